@@ -1,0 +1,139 @@
+#include "sys/mount_namespace.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/sysmacros.h>
+
+#include <cerrno>
+#include <charconv>
+#include <exception>
+#include <optional>
+#include <thread>
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+#include "sys/file.h"
+#include "sys/unique_fd.h"
+
+namespace convoy {
+namespace {
+
+std::vector<std::string_view> split(std::string_view text, char separator) {
+  std::vector<std::string_view> parts;
+  while (true) {
+    const std::size_t end = text.find(separator);
+    parts.push_back(text.substr(0, end));
+    if (end == std::string_view::npos) return parts;
+    text.remove_prefix(end + 1);
+  }
+}
+
+// The kernel writes space, tab, newline and backslash as \ooo (fs/proc_namespace.c: mangle).
+std::string unescape(std::string_view text) {
+  std::string result;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    unsigned code = 0;
+    if (text[i] == '\\' && i + 3 < text.size() &&
+        std::from_chars(text.data() + i + 1, text.data() + i + 4, code, 8).ptr == text.data() + i + 4) {
+      result += static_cast<char>(code);
+      i += 3;
+    } else {
+      result += text[i];
+    }
+  }
+  return result;
+}
+
+std::optional<dev_t> parse_device_number(std::string_view text) {
+  unsigned major_number = 0;
+  unsigned minor_number = 0;
+  const char* const end = text.data() + text.size();
+  const auto first = std::from_chars(text.data(), end, major_number);
+  if (first.ec != std::errc{} || first.ptr == end || *first.ptr != ':') return std::nullopt;
+  const auto second = std::from_chars(first.ptr + 1, end, minor_number);
+  if (second.ec != std::errc{} || second.ptr != end) return std::nullopt;
+  return makedev(major_number, minor_number);
+}
+
+}  // namespace
+
+std::vector<Mount> parse_mountinfo(std::string_view text) {
+  // 36 35 98:0 /root /target rw,noatime master:1 - ext4 /dev/source rw
+  std::vector<Mount> mounts;
+  for (const std::string_view line : split(text, '\n')) {
+    const std::vector<std::string_view> fields = split(line, ' ');
+    if (fields.size() < 6) continue;
+    const std::optional<dev_t> device = parse_device_number(fields[2]);
+    if (device) mounts.push_back({*device, unescape(fields[3]), unescape(fields[4])});
+  }
+  return mounts;
+}
+
+MountNamespace::MountNamespace(std::filesystem::path path) : path_(std::move(path)) {
+  try {
+    run([] {});
+  } catch (const Error& error) {
+    throw Error(ErrorKind::kInvalidArgument, "{} is not a mount namespace that can be entered ({})", path_.native(),
+                error.message());
+  }
+}
+
+void MountNamespace::run(const std::function<void()>& action) const {
+  if (path_.empty()) return action();
+  std::exception_ptr failure;
+  std::jthread([&] {
+    try {
+      const UniqueFd fd = open_file(path_, O_RDONLY);
+      if (::unshare(CLONE_FS) != 0) throw system_error(errno, "unshare");
+      if (::setns(fd.get(), CLONE_NEWNS) != 0) throw system_error(errno, "setns");
+      action();
+    } catch (...) {
+      failure = std::current_exception();
+    }
+  }).join();
+  if (failure) std::rethrow_exception(failure);
+}
+
+void MountNamespace::mount(const std::filesystem::path& device, const std::filesystem::path& target,
+                           const std::string& filesystem, const std::string& options) const {
+  run([&] {
+    if (::mount(device.c_str(), target.c_str(), filesystem.c_str(), 0, options.c_str()) != 0) {
+      throw system_error(errno, fmt::format("can't mount {} at {}", device.native(), target.native()));
+    }
+  });
+}
+
+void MountNamespace::unmount(const std::filesystem::path& target) const {
+  run([&] {
+    if (::umount2(target.c_str(), UMOUNT_NOFOLLOW) == 0 || errno == EINVAL || errno == ENOENT) return;
+    if (errno == EBUSY) throw Error(ErrorKind::kBusy, "a process still uses a file in {}", target.native());
+    throw system_error(errno, fmt::format("can't unmount {}", target.native()));
+  });
+}
+
+std::vector<std::filesystem::path> MountNamespace::targets_of(dev_t device) const {
+  std::string text;
+  // The thread's own view: "self" would be that of the process's first thread.
+  run([&] { text = read_text_file("/proc/thread-self/mountinfo"); });
+  std::vector<std::filesystem::path> targets;
+  for (const Mount& mount : parse_mountinfo(text)) {
+    if (mount.device == device && mount.root == "/") targets.push_back(mount.target);
+  }
+  return targets;
+}
+
+void MountNamespace::make_directories(const std::filesystem::path& directory) const {
+  run([&] { convoy::make_directories(directory); });
+}
+
+void MountNamespace::remove_directory(const std::filesystem::path& directory) const {
+  run([&] {
+    if (::rmdir(directory.c_str()) != 0 && errno != ENOENT) {
+      throw system_error(errno, fmt::format("can't remove the directory {}", directory.native()));
+    }
+  });
+}
+
+}  // namespace convoy

@@ -1,0 +1,42 @@
+#include "sys/mount_namespace.h"
+
+#include <sys/sysmacros.h>
+
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+
+namespace convoy {
+namespace {
+
+TEST(Mountinfo, GivesDeviceRootAndTarget) {
+  const auto mounts = parse_mountinfo(
+      "22 1 98:0 / / rw,relatime shared:1 - ext4 /dev/root rw\n"
+      "36 35 253:7 /sub /mnt/vol1 rw master:1 - xfs /dev/mapper/vol1 rw,nouuid\n");
+  ASSERT_EQ(mounts.size(), 2U);
+  EXPECT_EQ(mounts[0].device, makedev(98, 0));
+  EXPECT_EQ(mounts[1].device, makedev(253, 7));
+  EXPECT_EQ(mounts[1].root, "/sub");
+  EXPECT_EQ(mounts[1].target, "/mnt/vol1");
+}
+
+TEST(Mountinfo, UndoesTheKernelsEscapes) {
+  const auto mounts = parse_mountinfo("36 35 8:1 / /a\\040b\\134c rw - ext4 /dev/sda1 rw\n");
+  ASSERT_EQ(mounts.size(), 1U);
+  EXPECT_EQ(mounts[0].target, "/a b\\c");
+}
+
+TEST(Mountinfo, LeavesOutWhatIsNotALine) {
+  EXPECT_TRUE(parse_mountinfo("").empty());
+  EXPECT_TRUE(parse_mountinfo("36 35 8-1 / / rw - ext4 /dev/sda1 rw\n\nshort line\n").empty());
+}
+
+TEST(MountNamespace, KnowsWhatIsMountedHere) {
+  const MountNamespace here("");
+  EXPECT_TRUE(here.targets_of(makedev(4095, 12345)).empty());
+}
+
+TEST(MountNamespace, RefusesAFileThatIsNone) { EXPECT_THROW(MountNamespace("/etc/passwd"), Error); }
+
+}  // namespace
+}  // namespace convoy

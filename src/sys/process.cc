@@ -1,0 +1,139 @@
+#include "sys/process.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <spawn.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <filesystem>
+#include <optional>
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+#include "sys/unique_fd.h"
+
+extern char** environ;
+
+namespace convoy {
+namespace {
+
+constexpr std::size_t kMaxOutput = 64UL * 1024;
+
+// A service's PATH may lack the sbin directories, where mkfs is.
+std::string find_program(const std::string& name) {
+  if (name.find('/') != std::string::npos) return name;
+  const char* const path = std::getenv("PATH");
+  std::string directories = path == nullptr ? "" : path;
+  directories += ":/usr/sbin:/usr/bin:/sbin:/bin";
+  for (std::size_t begin = 0; begin < directories.size();) {
+    const std::size_t end = std::min(directories.find(':', begin), directories.size());
+    const std::string candidate = directories.substr(begin, end - begin) + "/" + name;
+    if (candidate.size() > name.size() + 1 && ::access(candidate.c_str(), X_OK) == 0) return candidate;
+    begin = end + 1;
+  }
+  throw Error(ErrorKind::kNotFound, "the program {} is not installed", name);
+}
+
+struct Child {
+  pid_t pid;
+  UniqueFd output;
+};
+
+Child spawn(const std::vector<std::string>& arguments) {
+  std::array<int, 2> ends = {};
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) throw system_error(errno, "pipe");
+  UniqueFd read_end(ends[0]);
+  const UniqueFd write_end(ends[1]);
+
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  posix_spawn_file_actions_adddup2(&actions, write_end.get(), STDOUT_FILENO);
+  posix_spawn_file_actions_adddup2(&actions, write_end.get(), STDERR_FILENO);
+
+  // A group of its own, so that a timeout reaches the program's children, and the terminal's Ctrl-C doesn't; and the
+  // default signals, since the daemon blocks those that it waits for.
+  posix_spawnattr_t attributes;
+  posix_spawnattr_init(&attributes);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK);
+  posix_spawnattr_setpgroup(&attributes, 0);
+  sigset_t none;
+  sigemptyset(&none);
+  posix_spawnattr_setsigmask(&attributes, &none);
+
+  const std::string program = find_program(arguments[0]);
+  std::vector<char*> argv;
+  argv.reserve(arguments.size() + 1);
+  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+  argv.push_back(nullptr);
+  pid_t pid = -1;
+  const int error = posix_spawn(&pid, program.c_str(), &actions, &attributes, argv.data(), environ);
+  posix_spawn_file_actions_destroy(&actions);
+  posix_spawnattr_destroy(&attributes);
+  if (error != 0) throw system_error(error, fmt::format("can't start {}", program));
+  return {pid, std::move(read_end)};
+}
+
+// Collects output until the child has closed it. False if the deadline came first.
+bool collect_output(int fd, std::chrono::steady_clock::time_point deadline, std::string& output) {
+  while (true) {
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+    if (left.count() <= 0) return false;
+    pollfd waiting = {fd, POLLIN, 0};
+    const int ready = ::poll(&waiting, 1, static_cast<int>(std::min<std::int64_t>(left.count(), 60'000)));
+    if (ready <= 0) continue;
+    std::array<char, 4096> buffer;
+    const ssize_t count = ::read(fd, buffer.data(), buffer.size());
+    if (count == 0) return true;
+    if (count < 0) continue;
+    output.append(buffer.data(), static_cast<std::size_t>(count));
+    if (output.size() > kMaxOutput) output.erase(0, output.size() - kMaxOutput);
+  }
+}
+
+// The status of the child; nothing if it had to be killed at the deadline.
+std::optional<int> wait_for(pid_t pid, std::chrono::steady_clock::time_point deadline) {
+  // A pidfd can be waited for with a time limit; glibc 2.36 has a wrapper for pidfd_open, but only for C.
+  const UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  bool ended = false;
+  while (pidfd && !ended) {
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+    if (left.count() <= 0) break;
+    pollfd waiting = {pidfd.get(), POLLIN, 0};
+    ended = ::poll(&waiting, 1, static_cast<int>(std::min<std::int64_t>(left.count(), 60'000))) > 0;
+  }
+  if (!ended) ::kill(-pid, SIGKILL);
+  int status = 0;
+  while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+  }
+  return ended ? std::optional(status) : std::nullopt;
+}
+
+}  // namespace
+
+std::string run_command(const std::vector<std::string>& arguments, std::chrono::milliseconds timeout) {
+  const auto deadline = std::chrono::steady_clock::now() + timeout;
+  const Child child = spawn(arguments);
+  std::string output;
+  const bool closed = collect_output(child.output.get(), deadline, output);
+  const std::optional<int> status = wait_for(child.pid, closed ? deadline : std::chrono::steady_clock::time_point{});
+
+  if (!status) {
+    throw Error(ErrorKind::kUnavailable, "{} did not end within {} s and was killed", arguments[0],
+                std::chrono::duration_cast<std::chrono::seconds>(timeout).count());
+  }
+  while (!output.empty() && output.back() == '\n') output.pop_back();
+  if (*status != 0) {
+    const std::string how = WIFEXITED(*status) ? fmt::format("ended with status {}", WEXITSTATUS(*status))
+                                               : fmt::format("was killed by signal {}", WTERMSIG(*status));
+    throw Error(ErrorKind::kIo, "{} {}: {}", arguments[0], how, output);
+  }
+  return output;
+}
+
+}  // namespace convoy
