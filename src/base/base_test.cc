@@ -13,12 +13,14 @@ namespace convoy {
 namespace {
 
 TEST(Name, IsLettersDigitsAndThreeSignsStartingWithALetterOrDigit) {
-  for (const std::string& name : {std::string("a"), std::string("0"), std::string("my_vol.1-x"), std::string(64, 'x')}) {
+  for (const std::string& name :
+       {std::string("a"), std::string("0"), std::string("my_vol.1-x"), std::string(64, 'x')}) {
     EXPECT_TRUE(is_valid_name(name)) << name;
   }
-  for (const std::string& name : {std::string(), std::string("../../evil"), std::string(".hidden"), std::string("-option"),
-                                  std::string("a b"), std::string("a/b"), std::string("\xc3\xa4"), std::string("a\n"),
-                                  std::string("a\0b", 3), std::string(65, 'x')}) {
+  for (const std::string& name :
+       {std::string(), std::string("../../evil"), std::string(".hidden"), std::string("-option"),
+        std::string("a b"), std::string("a/b"), std::string("\xc3\xa4"), std::string("a\n"),
+        std::string("a\0b", 3), std::string(65, 'x')}) {
     EXPECT_FALSE(is_valid_name(name)) << name;
     EXPECT_THROW(check_name("volume", name), Error) << name;
   }
@@ -49,15 +51,17 @@ TEST(Time, HasTheFormThatUsersKnow) {
 }
 
 TEST(Time, IsParsedInOneFormOnly) {
-  for (const char* text : {"", "2026-11-03", "2026-11-03T00:13:37Z", "2026-13-03T00:13:37.042Z",
-                           "2026-02-30T00:13:37.042Z", "2026-11-03T00:13:37.042Z ", "2026-11-03T24:13:37.042Z"}) {
+  for (const char* text :
+       {"", "2026-11-03", "2026-11-03T00:13:37Z", "2026-13-03T00:13:37.042Z",
+        "2026-02-30T00:13:37.042Z", "2026-11-03T00:13:37.042Z ", "2026-11-03T24:13:37.042Z"}) {
     EXPECT_FALSE(parse_rfc3339(text)) << text;
   }
 }
 
 TEST(Error, GathersContextAndKeepsItsKind) {
   try {
-    with_context("volume db", [] { throw Error(ErrorKind::kBusy, "snapshot {} is being read", "s1"); });
+    with_context("volume db",
+                 [] { throw Error(ErrorKind::kBusy, "snapshot {} is being read", "s1"); });
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.message(), "volume db: snapshot s1 is being read");
@@ -79,7 +83,8 @@ TEST(Error, OfASystemCallKeepsNoSpaceAndBusyApart) {
 }
 
 TEST(Digest, IsSha256) {
-  EXPECT_EQ(to_hex(sha256(as_bytes("abc"))), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  EXPECT_EQ(to_hex(sha256(as_bytes("abc"))),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 }
 
 TEST(AllZero, SeesTheFirstAndTheLastByte) {

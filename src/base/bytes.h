@@ -11,7 +11,8 @@
 
 namespace convoy {
 
-static_assert(std::endian::native == std::endian::little, "a big-endian host needs byte swaps in LittleEndian");
+static_assert(std::endian::native == std::endian::little,
+              "a big-endian host needs byte swaps in LittleEndian");
 
 // An integer field of a disk structure: little-endian, without alignment.
 template <typename Integer>
@@ -20,7 +21,9 @@ class LittleEndian {
 
  public:
   LittleEndian() = default;
-  LittleEndian(Integer value) { std::memcpy(bytes_, &value, sizeof value); }  // NOLINT(google-explicit-constructor)
+  LittleEndian(Integer value) {
+    std::memcpy(bytes_, &value, sizeof value);
+  }  // NOLINT(google-explicit-constructor)
 
   Integer get() const {
     Integer value;
@@ -55,9 +58,10 @@ std::span<const std::byte> bytes_of(const Struct& value) {
 
 // True if every byte is zero.
 inline bool all_zero(std::span<const std::byte> bytes) {
-  // Comparing the span with itself, shifted by one, lets the C library's vectorised memcmp do the work.
-  return bytes.empty() ||
-         (bytes[0] == std::byte{0} && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0);
+  // Comparing the span with itself, shifted by one, lets the C library's vectorised memcmp do the
+  // work.
+  return bytes.empty() || (bytes[0] == std::byte{0} &&
+                           std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0);
 }
 
 }  // namespace convoy

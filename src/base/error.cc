@@ -24,9 +24,12 @@ constexpr std::array<std::pair<ErrorKind, std::string_view>, 11> kNames = {{
 ErrorKind kind_of(int error_number) {
   switch (error_number) {
     case ENOSPC:
-    case EDQUOT: return ErrorKind::kNoSpace;
-    case EBUSY: return ErrorKind::kBusy;
-    default: return ErrorKind::kIo;
+    case EDQUOT:
+      return ErrorKind::kNoSpace;
+    case EBUSY:
+      return ErrorKind::kBusy;
+    default:
+      return ErrorKind::kIo;
   }
 }
 

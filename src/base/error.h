@@ -1,4 +1,5 @@
-// The project's one exception type. An error has a kind, on which callers decide, and a message, on which people act.
+// The project's one exception type. An error has a kind, on which callers decide, and a message, on
+// which people act.
 #pragma once
 
 #include <exception>
@@ -10,7 +11,8 @@
 
 namespace convoy {
 
-// A kind exists only where somebody decides differently on it: the daemon's HTTP status, the client's exit code, a retry.
+// A kind exists only where somebody decides differently on it: the daemon's HTTP status, the
+// client's exit code, a retry.
 enum class ErrorKind {
   kInvalidArgument,
   kNotFound,
@@ -28,7 +30,8 @@ enum class ErrorKind {
 // The kind's name on the wire and in logs, such as "not found".
 std::string_view to_string(ErrorKind kind);
 
-// The inverse of to_string; kInternal for a name it doesn't know, since that is what an unknown failure is.
+// The inverse of to_string; kInternal for a name it doesn't know, since that is what an unknown
+// failure is.
 ErrorKind error_kind_from_string(std::string_view name);
 
 class Error : public std::exception {
@@ -42,15 +45,17 @@ class Error : public std::exception {
   const char* what() const noexcept override { return message_.c_str(); }
 
   // Puts "context: " before the message.
-  void add_context(std::string_view context) { message_ = fmt::format("{}: {}", context, message_); }
+  void add_context(std::string_view context) {
+    message_ = fmt::format("{}: {}", context, message_);
+  }
 
  private:
   ErrorKind kind_;
   std::string message_;
 };
 
-// The error for a system call that failed with `error_number`: "<what>: <strerror>". No space left (or quota) and busy keep
-// their kinds; all others are kIo.
+// The error for a system call that failed with `error_number`: "<what>: <strerror>". No space left
+// (or quota) and busy keep their kinds; all others are kIo.
 Error system_error(int error_number, std::string_view what);
 
 // Runs `action`; an Error that comes out of it has "context: " put before its message.

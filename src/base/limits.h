@@ -9,86 +9,100 @@
 
 namespace convoy {
 
-// --- Names -----------------------------------------------------------------------------------------------------------
+// --- Names
+// -----------------------------------------------------------------------------------------------------------
 
-// Device mapper takes names of at most 127 bytes (DM_NAME_LEN is 128, with the final NUL). The longest name of ours is a
-// snapshot's work device, "<pool>-<uuid>": 64 + 1 + 36 = 101.
+// Device mapper takes names of at most 127 bytes (DM_NAME_LEN is 128, with the final NUL). The
+// longest name of ours is a snapshot's work device, "<pool>-<uuid>": 64 + 1 + 36 = 101.
 inline constexpr std::size_t kMaxNameLength = 64;
 
-// The shortest start of a UUID that names an object. Fewer digits would be ambiguous as soon as there are a dozen objects, since
-// UUIDv7 begins with the time.
+// The shortest start of a UUID that names an object. Fewer digits would be ambiguous as soon as
+// there are a dozen objects, since UUIDv7 begins with the time.
 inline constexpr std::size_t kMinUuidPrefixLength = 4;
 
-// --- Thin pool -------------------------------------------------------------------------------------------------------
+// --- Thin pool
+// -------------------------------------------------------------------------------------------------------
 
 // dm-thin.c: MAX_DEV_ID is (1 << 24) - 1.
 inline constexpr std::uint32_t kMaxThinId = (1U << 24U) - 1;
 
-// dm-thin.c: DATA_DEV_BLOCK_SIZE_MIN_SECTORS (64 KiB), DATA_DEV_BLOCK_SIZE_MAX_SECTORS (1 GiB); a multiple of the minimum.
+// dm-thin.c: DATA_DEV_BLOCK_SIZE_MIN_SECTORS (64 KiB), DATA_DEV_BLOCK_SIZE_MAX_SECTORS (1 GiB); a
+// multiple of the minimum.
 inline constexpr Sectors kMinPoolBlock{128};
 inline constexpr Sectors kMaxPoolBlock{2097152};
 inline constexpr Sectors kDefaultPoolBlock{4096};
 
-// The smallest metadata device we start a pool on. The kernel wants room for its superblock, space maps and a first
-// transaction; thin_metadata_size advises 2 MiB as the least.
+// The smallest metadata device we start a pool on. The kernel wants room for its superblock, space
+// maps and a first transaction; thin_metadata_size advises 2 MiB as the least.
 inline constexpr std::uint64_t kMinMetadataDevice = 2 * kMiB;
 
 inline constexpr std::uint64_t kDefaultVolumeSize = 100 * kGiB;
 
-// A thin device has 64 bits of sectors; ext4 with 4 KiB blocks ends at 1 EiB, and the store's tree at 2^64 bytes. We stop at
-// 1 PiB, far below the three.
+// A thin device has 64 bits of sectors; ext4 with 4 KiB blocks ends at 1 EiB, and the store's tree
+// at 2^64 bytes. We stop at 1 PiB, far below the three.
 inline constexpr std::uint64_t kMaxVolumeSize = 1024 * kTiB;
 
-// --- Waiting ---------------------------------------------------------------------------------------------------------
+// --- Waiting
+// ---------------------------------------------------------------------------------------------------------
 
-// How long a busy device is tried again: udev or a scanner that has just opened it lets go within a second.
+// How long a busy device is tried again: udev or a scanner that has just opened it lets go within a
+// second.
 inline constexpr std::chrono::milliseconds kBusyRetryLimit{5000};
 inline constexpr std::chrono::milliseconds kBusyRetryStep{100};
 
 // mkfs of a large volume on a slow disk takes seconds; a child that needs longer than this hangs.
 inline constexpr std::chrono::seconds kDefaultCommandTimeout{120};
 
-// --- Backup store ----------------------------------------------------------------------------------------------------
+// --- Backup store
+// ----------------------------------------------------------------------------------------------------
 
 // A chunk never straddles pool blocks, so it is at most the smallest pool block.
 inline constexpr std::uint32_t kMinChunkSize = 4 * 1024;
 inline constexpr std::uint32_t kMaxChunkSize = 64 * 1024;
 inline constexpr std::uint32_t kDefaultChunkSize = 64 * 1024;
 
-// Entries of one tree node. 128 references of 38 bytes and, at worst, 128 pack names of 20 bytes make 7.3 KiB.
+// Entries of one tree node. 128 references of 38 bytes and, at worst, 128 pack names of 20 bytes
+// make 7.3 KiB.
 inline constexpr std::size_t kTreeFanout = 128;
 
 // 128^8 chunks of 4 KiB are far beyond kMaxVolumeSize, so no tree is higher than this.
 inline constexpr std::uint32_t kMaxTreeHeight = 8;
 
-// A pack is closed when it has reached this size; with the last frame and the footer it gets a little larger.
+// A pack is closed when it has reached this size; with the last frame and the footer it gets a
+// little larger.
 inline constexpr std::uint64_t kPackTargetSize = 16 * kMiB;
 
-// The smallest frame is 40 bytes long, so a pack of the target size has fewer slots than this. Readers refuse more.
+// The smallest frame is 40 bytes long, so a pack of the target size has fewer slots than this.
+// Readers refuse more.
 inline constexpr std::uint32_t kMaxPackSlots = 1U << 20U;
 
-// What readers are ready to take for one pack. Twice the target leaves room for the last frame and the footer.
+// What readers are ready to take for one pack. Twice the target leaves room for the last frame and
+// the footer.
 inline constexpr std::uint64_t kMaxPackSize = 2 * kPackTargetSize;
 
-// A JSON object of a store: the one of a backup names its packs, 70 bytes each; 1 PiB in packs of 16 MiB has 64 Mi packs, but such
-// a backup would be 4 GiB of JSON. 256 MiB of JSON are enough for 50 TiB in packs.
+// A JSON object of a store: the one of a backup names its packs, 70 bytes each; 1 PiB in packs of
+// 16 MiB has 64 Mi packs, but such a backup would be 4 GiB of JSON. 256 MiB of JSON are enough for
+// 50 TiB in packs.
 inline constexpr std::uint64_t kMaxStoreJson = 256 * kMiB;
 
-// Digests of this backup's own chunks that are remembered to store equal chunks once: 2^18 entries of 56 bytes are 14 MiB.
+// Digests of this backup's own chunks that are remembered to store equal chunks once: 2^18 entries
+// of 56 bytes are 14 MiB.
 inline constexpr std::size_t kRecentChunks = 1U << 18U;
 
-// A lease ends when it was not renewed for this long, by the store's clock. Renewing at a quarter of it survives three
-// failed attempts.
+// A lease ends when it was not renewed for this long, by the store's clock. Renewing at a quarter
+// of it survives three failed attempts.
 inline constexpr std::chrono::minutes kLeaseDuration{10};
 inline constexpr std::chrono::seconds kLeaseRenewal = kLeaseDuration / 4;
 
-// Packs of a backup that never committed are removed after this: far longer than a lease, so that a writer that lost
-// its lease has long noticed.
+// Packs of a backup that never committed are removed after this: far longer than a lease, so that a
+// writer that lost its lease has long noticed.
 inline constexpr std::chrono::hours kGarbageGrace{24};
 
-// --- Daemon ----------------------------------------------------------------------------------------------------------
+// --- Daemon
+// ----------------------------------------------------------------------------------------------------------
 
-// One thread serves one connection. Docker opens one per plugin call and the command line one per command.
+// One thread serves one connection. Docker opens one per plugin call and the command line one per
+// command.
 inline constexpr unsigned kMaxConnections = 512;
 
 // The largest request body: a create with all its options is under 1 KiB.

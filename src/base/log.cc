@@ -10,7 +10,8 @@ namespace convoy {
 
 void start_log(const std::string& file, LogLevel level) {
   try {
-    auto logger = file.empty() ? spdlog::stderr_logger_mt("convoy") : spdlog::basic_logger_mt("convoy", file);
+    auto logger =
+        file.empty() ? spdlog::stderr_logger_mt("convoy") : spdlog::basic_logger_mt("convoy", file);
     spdlog::set_default_logger(std::move(logger));
   } catch (const spdlog::spdlog_ex& error) {
     throw Error(ErrorKind::kIo, "can't write the log file '{}': {}", file, error.what());

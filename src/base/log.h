@@ -7,8 +7,8 @@ namespace convoy {
 
 enum class LogLevel { kInfo, kDebug };
 
-// Sends the process's log to `file`, appending, or to standard error if `file` is empty. Call once, before other threads
-// exist. Throws kIo if the file can't be opened.
+// Sends the process's log to `file`, appending, or to standard error if `file` is empty. Call once,
+// before other threads exist. Throws kIo if the file can't be opened.
 void start_log(const std::string& file, LogLevel level);
 
 }  // namespace convoy

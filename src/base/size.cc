@@ -32,7 +32,8 @@ std::uint64_t parse_size(std::string_view text) {
   const char letter = static_cast<char>(std::toupper(static_cast<unsigned char>(suffix[0])));
   const std::size_t power = kSuffixes.find(letter);
   suffix.remove_prefix(1);
-  const bool known_tail = suffix.empty() || suffix == "B" || suffix == "b" || suffix == "iB" || suffix == "ib";
+  const bool known_tail =
+      suffix.empty() || suffix == "B" || suffix == "b" || suffix == "iB" || suffix == "ib";
   if (power == std::string_view::npos || !known_tail) throw bad_size(text);
 
   const unsigned shift = 10 * (static_cast<unsigned>(power) + 1);

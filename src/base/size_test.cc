@@ -20,13 +20,15 @@ TEST(ParseSize, TakesBytesAndSuffixesOfEitherCase) {
 }
 
 TEST(ParseSize, RefusesWhatIsNoSize) {
-  for (const char* text : {"", "G", "-1", "+1", " 1", "1 ", "1.5G", "1GG", "1X", "1Gx", "0x10", "99999999999999999999",
-                           "18446744073709551615K", "16777216T"}) {
+  for (const char* text : {"", "G", "-1", "+1", " 1", "1 ", "1.5G", "1GG", "1X", "1Gx", "0x10",
+                           "99999999999999999999", "18446744073709551615K", "16777216T"}) {
     EXPECT_THROW(parse_size(text), Error) << text;
   }
 }
 
-TEST(ParseSize, TakesTheLargestThatFits) { EXPECT_EQ(parse_size("16383P"), 16383 * 1024 * kTiB); }
+TEST(ParseSize, TakesTheLargestThatFits) {
+  EXPECT_EQ(parse_size("16383P"), 16383 * 1024 * kTiB);
+}
 
 TEST(FormatSize, IsForPeople) {
   EXPECT_EQ(format_size(0), "0 B");

@@ -10,7 +10,8 @@ namespace convoy {
 namespace {
 
 std::tm to_utc(Timestamp time) {
-  const std::time_t seconds = std::chrono::system_clock::to_time_t(std::chrono::floor<std::chrono::seconds>(time));
+  const std::time_t seconds =
+      std::chrono::system_clock::to_time_t(std::chrono::floor<std::chrono::seconds>(time));
   std::tm utc = {};
   gmtime_r(&seconds, &utc);
   return utc;
@@ -18,7 +19,9 @@ std::tm to_utc(Timestamp time) {
 
 }  // namespace
 
-Timestamp now() { return std::chrono::floor<std::chrono::milliseconds>(std::chrono::system_clock::now()); }
+Timestamp now() {
+  return std::chrono::floor<std::chrono::milliseconds>(std::chrono::system_clock::now());
+}
 
 std::string format_for_user(Timestamp time) {
   // Not strftime's %a and %b: those follow the locale, and scripts parse this.
@@ -26,31 +29,36 @@ std::string format_for_user(Timestamp time) {
   constexpr std::array<const char*, 12> kMonths = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
                                                    "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
   const std::tm utc = to_utc(time);
-  return fmt::format("{} {} {:02} {:02}:{:02}:{:02} +0000 {}", kDays[static_cast<std::size_t>(utc.tm_wday)],
-                     kMonths[static_cast<std::size_t>(utc.tm_mon)], utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec,
-                     utc.tm_year + 1900);
+  return fmt::format("{} {} {:02} {:02}:{:02}:{:02} +0000 {}",
+                     kDays[static_cast<std::size_t>(utc.tm_wday)],
+                     kMonths[static_cast<std::size_t>(utc.tm_mon)], utc.tm_mday, utc.tm_hour,
+                     utc.tm_min, utc.tm_sec, utc.tm_year + 1900);
 }
 
 std::string format_rfc3339(Timestamp time) {
   const std::tm utc = to_utc(time);
   const auto milliseconds = (time - std::chrono::floor<std::chrono::seconds>(time)).count();
-  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z", utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday,
-                     utc.tm_hour, utc.tm_min, utc.tm_sec, milliseconds);
+  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z", utc.tm_year + 1900,
+                     utc.tm_mon + 1, utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec,
+                     milliseconds);
 }
 
 std::optional<Timestamp> parse_rfc3339(std::string_view text) {
   int year = 0;
   unsigned month = 0, day = 0, hour = 0, minute = 0, second = 0, millisecond = 0;
   const std::string copy(text);
-  if (std::sscanf(copy.c_str(), "%4d-%2u-%2uT%2u:%2u:%2u.%3uZ", &year, &month, &day, &hour, &minute, &second,
-                  &millisecond) != 7) {
+  if (std::sscanf(copy.c_str(), "%4d-%2u-%2uT%2u:%2u:%2u.%3uZ", &year, &month, &day, &hour, &minute,
+                  &second, &millisecond) != 7) {
     return std::nullopt;
   }
-  const std::chrono::year_month_day date{std::chrono::year(year), std::chrono::month(month), std::chrono::day(day)};
+  const std::chrono::year_month_day date{std::chrono::year(year), std::chrono::month(month),
+                                         std::chrono::day(day)};
   if (!date.ok()) return std::nullopt;
-  const Timestamp time = std::chrono::sys_days(date) + std::chrono::hours(hour) + std::chrono::minutes(minute) +
-                         std::chrono::seconds(second) + std::chrono::milliseconds(millisecond);
-  // sscanf is lenient about white space, signs and missing digits: only the one form that we write comes back equal.
+  const Timestamp time = std::chrono::sys_days(date) + std::chrono::hours(hour) +
+                         std::chrono::minutes(minute) + std::chrono::seconds(second) +
+                         std::chrono::milliseconds(millisecond);
+  // sscanf is lenient about white space, signs and missing digits: only the one form that we write
+  // comes back equal.
   if (format_rfc3339(time) != text) return std::nullopt;
   return time;
 }

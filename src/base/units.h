@@ -1,5 +1,5 @@
-// Sectors and pool blocks as types of their own, so that neither is taken for the other or for bytes. Plain std::uint64_t
-// sizes and offsets are bytes everywhere in the project.
+// Sectors and pool blocks as types of their own, so that neither is taken for the other or for
+// bytes. Plain std::uint64_t sizes and offsets are bytes everywhere in the project.
 #pragma once
 
 #include <compare>

@@ -1,12 +1,11 @@
 #include "base/uuid.h"
 
-#include <sys/random.h>
-
 #include <cerrno>
 #include <chrono>
 #include <span>
 
 #include <fmt/format.h>
+#include <sys/random.h>
 
 #include "base/error.h"
 
@@ -30,7 +29,9 @@ int hex_value(char c) {
   return -1;
 }
 
-bool is_dash_position(std::size_t i) { return i == 8 || i == 13 || i == 18 || i == 23; }
+bool is_dash_position(std::size_t i) {
+  return i == 8 || i == 13 || i == 18 || i == 23;
+}
 
 }  // namespace
 
@@ -40,7 +41,8 @@ Uuid Uuid::generate() {
   const auto now = std::chrono::duration_cast<std::chrono::milliseconds>(
       std::chrono::system_clock::now().time_since_epoch());
   const auto milliseconds = static_cast<std::uint64_t>(now.count());
-  for (unsigned i = 0; i < 6; ++i) bytes[i] = static_cast<std::uint8_t>(milliseconds >> (40 - 8 * i));
+  for (unsigned i = 0; i < 6; ++i)
+    bytes[i] = static_cast<std::uint8_t>(milliseconds >> (40 - 8 * i));
   bytes[6] = static_cast<std::uint8_t>(0x70U | (bytes[6] & 0x0fU));  // version 7
   bytes[8] = static_cast<std::uint8_t>(0x80U | (bytes[8] & 0x3fU));  // RFC 9562 variant
   return Uuid(bytes);

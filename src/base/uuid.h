@@ -16,11 +16,12 @@ class Uuid {
   Uuid() = default;
   explicit Uuid(const std::array<std::uint8_t, 16>& bytes) : bytes_(bytes) {}
 
-  // A new UUIDv7 (RFC 9562, 5.7): 48 bits of Unix time in milliseconds, then random bits, so UUIDs sort by their time.
-  // Thread-safe.
+  // A new UUIDv7 (RFC 9562, 5.7): 48 bits of Unix time in milliseconds, then random bits, so UUIDs
+  // sort by their time. Thread-safe.
   static Uuid generate();
 
-  // The UUID that `text` is in its canonical form, 8-4-4-4-12 hex digits of either case; nothing if it is none.
+  // The UUID that `text` is in its canonical form, 8-4-4-4-12 hex digits of either case; nothing if
+  // it is none.
   static std::optional<Uuid> parse(std::string_view text);
 
   // Canonical form in lower case.

@@ -1,12 +1,11 @@
 #include "sys/file.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-
 #include <array>
 #include <cerrno>
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include "base/bytes.h"
 #include "base/error.h"
@@ -24,8 +23,11 @@ void read_exactly_at(int fd, std::span<std::byte> out, std::uint64_t offset) {
   while (!out.empty()) {
     const ssize_t count = ::pread(fd, out.data(), out.size(), static_cast<off_t>(offset));
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) throw system_error(errno, fmt::format("can't read {} bytes at offset {}", out.size(), offset));
-    if (count == 0) throw Error(ErrorKind::kIo, "file ends at offset {}, {} bytes too early", offset, out.size());
+    if (count < 0)
+      throw system_error(errno,
+                         fmt::format("can't read {} bytes at offset {}", out.size(), offset));
+    if (count == 0)
+      throw Error(ErrorKind::kIo, "file ends at offset {}, {} bytes too early", offset, out.size());
     out = out.subspan(static_cast<std::size_t>(count));
     offset += static_cast<std::uint64_t>(count);
   }
@@ -35,7 +37,9 @@ void write_all_at(int fd, std::span<const std::byte> data, std::uint64_t offset)
   while (!data.empty()) {
     const ssize_t count = ::pwrite(fd, data.data(), data.size(), static_cast<off_t>(offset));
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) throw system_error(errno, fmt::format("can't write {} bytes at offset {}", data.size(), offset));
+    if (count < 0)
+      throw system_error(errno,
+                         fmt::format("can't write {} bytes at offset {}", data.size(), offset));
     data = data.subspan(static_cast<std::size_t>(count));
     offset += static_cast<std::uint64_t>(count);
   }
@@ -64,7 +68,8 @@ std::string read_text_file(const std::filesystem::path& path) {
 }
 
 void fsync_file(int fd, const std::filesystem::path& path_for_messages) {
-  if (::fsync(fd) != 0) throw system_error(errno, fmt::format("can't sync {}", path_for_messages.native()));
+  if (::fsync(fd) != 0)
+    throw system_error(errno, fmt::format("can't sync {}", path_for_messages.native()));
 }
 
 void fsync_directory(const std::filesystem::path& directory) {

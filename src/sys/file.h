@@ -12,7 +12,8 @@
 
 namespace convoy {
 
-// open(2) with O_CLOEXEC added. Throws kNotFound for ENOENT, else as system_error does, naming the path.
+// open(2) with O_CLOEXEC added. Throws kNotFound for ENOENT, else as system_error does, naming the
+// path.
 UniqueFd open_file(const std::filesystem::path& path, int flags, unsigned mode = 0);
 
 // Fills `out` from `offset`. Throws kIo, also when the file ends before.

@@ -1,11 +1,10 @@
 #include "sys/lock_file.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-
 #include <cerrno>
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 
 #include "base/error.h"
 #include "sys/file.h"

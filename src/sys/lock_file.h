@@ -10,8 +10,9 @@ namespace convoy {
 
 class LockFile {
  public:
-  // Takes the lock on the file at `path`, which is made if it is missing and never removed (a removed lock file could be locked by
-  // two). Nothing if another process has it. The lock is flock(2)'s: it ends with its descriptor.
+  // Takes the lock on the file at `path`, which is made if it is missing and never removed (a
+  // removed lock file could be locked by two). Nothing if another process has it. The lock is
+  // flock(2)'s: it ends with its descriptor.
   static std::optional<LockFile> try_lock(const std::filesystem::path& path);
 
  private:

@@ -1,17 +1,16 @@
 #include "sys/mount_namespace.h"
 
-#include <fcntl.h>
-#include <sched.h>
-#include <sys/mount.h>
-#include <sys/sysmacros.h>
-
 #include <cerrno>
 #include <charconv>
 #include <exception>
 #include <optional>
 #include <thread>
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/sysmacros.h>
 
 #include "base/error.h"
 #include "sys/file.h"
@@ -36,7 +35,8 @@ std::string unescape(std::string_view text) {
   for (std::size_t i = 0; i < text.size(); ++i) {
     unsigned code = 0;
     if (text[i] == '\\' && i + 3 < text.size() &&
-        std::from_chars(text.data() + i + 1, text.data() + i + 4, code, 8).ptr == text.data() + i + 4) {
+        std::from_chars(text.data() + i + 1, text.data() + i + 4, code, 8).ptr ==
+            text.data() + i + 4) {
       result += static_cast<char>(code);
       i += 3;
     } else {
@@ -75,8 +75,8 @@ MountNamespace::MountNamespace(std::filesystem::path path) : path_(std::move(pat
   try {
     run([] {});
   } catch (const Error& error) {
-    throw Error(ErrorKind::kInvalidArgument, "{} is not a mount namespace that can be entered ({})", path_.native(),
-                error.message());
+    throw Error(ErrorKind::kInvalidArgument, "{} is not a mount namespace that can be entered ({})",
+                path_.native(), error.message());
   }
 }
 
@@ -100,15 +100,18 @@ void MountNamespace::mount(const std::filesystem::path& device, const std::files
                            const std::string& filesystem, const std::string& options) const {
   run([&] {
     if (::mount(device.c_str(), target.c_str(), filesystem.c_str(), 0, options.c_str()) != 0) {
-      throw system_error(errno, fmt::format("can't mount {} at {}", device.native(), target.native()));
+      throw system_error(errno,
+                         fmt::format("can't mount {} at {}", device.native(), target.native()));
     }
   });
 }
 
 void MountNamespace::unmount(const std::filesystem::path& target) const {
   run([&] {
-    if (::umount2(target.c_str(), UMOUNT_NOFOLLOW) == 0 || errno == EINVAL || errno == ENOENT) return;
-    if (errno == EBUSY) throw Error(ErrorKind::kBusy, "a process still uses a file in {}", target.native());
+    if (::umount2(target.c_str(), UMOUNT_NOFOLLOW) == 0 || errno == EINVAL || errno == ENOENT)
+      return;
+    if (errno == EBUSY)
+      throw Error(ErrorKind::kBusy, "a process still uses a file in {}", target.native());
     throw system_error(errno, fmt::format("can't unmount {}", target.native()));
   });
 }

@@ -1,13 +1,13 @@
 // Mounting file systems, and what is mounted, in the daemon's mount namespace or in another one.
 #pragma once
 
-#include <sys/types.h>
-
 #include <filesystem>
 #include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include <sys/types.h>
 
 namespace convoy {
 
@@ -18,36 +18,38 @@ struct Mount {
   std::filesystem::path target;  // where
 };
 
-// Parses mountinfo; octal escapes in paths are undone. Lines that don't have the kernel's form are left out.
+// Parses mountinfo; octal escapes in paths are undone. Lines that don't have the kernel's form are
+// left out.
 std::vector<Mount> parse_mountinfo(std::string_view text);
 
 // All calls are thread-safe.
 class MountNamespace {
  public:
-  // The namespace in the file `path`, such as /proc/1/ns/mnt; the process's own if it is empty. Throws kInvalidArgument if
-  // the file is no mount namespace.
+  // The namespace in the file `path`, such as /proc/1/ns/mnt; the process's own if it is empty.
+  // Throws kInvalidArgument if the file is no mount namespace.
   explicit MountNamespace(std::filesystem::path path);
 
   const std::filesystem::path& path() const { return path_; }
 
   // mount(2). `options` are the file system's own. Throws kIo.
-  void mount(const std::filesystem::path& device, const std::filesystem::path& target, const std::string& filesystem,
-             const std::string& options) const;
+  void mount(const std::filesystem::path& device, const std::filesystem::path& target,
+             const std::string& filesystem, const std::string& options) const;
 
-  // umount2(2). Throws kBusy if somebody uses the mount, kIo else. A target that is not a mount point is no error.
+  // umount2(2). Throws kBusy if somebody uses the mount, kIo else. A target that is not a mount
+  // point is no error.
   void unmount(const std::filesystem::path& target) const;
 
   // Where the whole file system of `device` is mounted, in the kernel's order.
   std::vector<std::filesystem::path> targets_of(dev_t device) const;
 
-  // Makes a directory with its parents as make_directories does, or removes an empty one if it is there, as the namespace sees
-  // the path.
+  // Makes a directory with its parents as make_directories does, or removes an empty one if it is
+  // there, as the namespace sees the path.
   void make_directories(const std::filesystem::path& directory) const;
   void remove_directory(const std::filesystem::path& directory) const;
 
  private:
-  // Runs `action` on a thread in the namespace. A thread of its own, since setns(2) to a mount namespace wants a thread
-  // that shares its file system attributes with no other.
+  // Runs `action` on a thread in the namespace. A thread of its own, since setns(2) to a mount
+  // namespace wants a thread that shares its file system attributes with no other.
   void run(const std::function<void()>& action) const;
 
   std::filesystem::path path_;

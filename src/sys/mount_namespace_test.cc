@@ -1,8 +1,7 @@
 #include "sys/mount_namespace.h"
 
-#include <sys/sysmacros.h>
-
 #include <gtest/gtest.h>
+#include <sys/sysmacros.h>
 
 #include "base/error.h"
 
@@ -36,7 +35,9 @@ TEST(MountNamespace, KnowsWhatIsMountedHere) {
   EXPECT_TRUE(here.targets_of(makedev(4095, 12345)).empty());
 }
 
-TEST(MountNamespace, RefusesAFileThatIsNone) { EXPECT_THROW(MountNamespace("/etc/passwd"), Error); }
+TEST(MountNamespace, RefusesAFileThatIsNone) {
+  EXPECT_THROW(MountNamespace("/etc/passwd"), Error);
+}
 
 }  // namespace
 }  // namespace convoy

@@ -1,18 +1,17 @@
 #include "sys/process.h"
 
-#include <fcntl.h>
-#include <poll.h>
-#include <spawn.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-
 #include <array>
 #include <cerrno>
 #include <csignal>
 #include <filesystem>
 #include <optional>
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <poll.h>
+#include <spawn.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 
 #include "base/error.h"
 #include "sys/unique_fd.h"
@@ -33,7 +32,8 @@ std::string find_program(const std::string& name) {
   for (std::size_t begin = 0; begin < directories.size();) {
     const std::size_t end = std::min(directories.find(':', begin), directories.size());
     const std::string candidate = directories.substr(begin, end - begin) + "/" + name;
-    if (candidate.size() > name.size() + 1 && ::access(candidate.c_str(), X_OK) == 0) return candidate;
+    if (candidate.size() > name.size() + 1 && ::access(candidate.c_str(), X_OK) == 0)
+      return candidate;
     begin = end + 1;
   }
   throw Error(ErrorKind::kNotFound, "the program {} is not installed", name);
@@ -56,8 +56,8 @@ Child spawn(const std::vector<std::string>& arguments) {
   posix_spawn_file_actions_adddup2(&actions, write_end.get(), STDOUT_FILENO);
   posix_spawn_file_actions_adddup2(&actions, write_end.get(), STDERR_FILENO);
 
-  // A group of its own, so that a timeout reaches the program's children, and the terminal's Ctrl-C doesn't; and the
-  // default signals, since the daemon blocks those that it waits for.
+  // A group of its own, so that a timeout reaches the program's children, and the terminal's Ctrl-C
+  // doesn't; and the default signals, since the daemon blocks those that it waits for.
   posix_spawnattr_t attributes;
   posix_spawnattr_init(&attributes);
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK);
@@ -82,10 +82,12 @@ Child spawn(const std::vector<std::string>& arguments) {
 // Collects output until the child has closed it. False if the deadline came first.
 bool collect_output(int fd, std::chrono::steady_clock::time_point deadline, std::string& output) {
   while (true) {
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
+        deadline - std::chrono::steady_clock::now());
     if (left.count() <= 0) return false;
     pollfd waiting = {fd, POLLIN, 0};
-    const int ready = ::poll(&waiting, 1, static_cast<int>(std::min<std::int64_t>(left.count(), 60'000)));
+    const int ready =
+        ::poll(&waiting, 1, static_cast<int>(std::min<std::int64_t>(left.count(), 60'000)));
     if (ready <= 0) continue;
     std::array<char, 4096> buffer;
     const ssize_t count = ::read(fd, buffer.data(), buffer.size());
@@ -98,11 +100,13 @@ bool collect_output(int fd, std::chrono::steady_clock::time_point deadline, std:
 
 // The status of the child; nothing if it had to be killed at the deadline.
 std::optional<int> wait_for(pid_t pid, std::chrono::steady_clock::time_point deadline) {
-  // A pidfd can be waited for with a time limit; glibc 2.36 has a wrapper for pidfd_open, but only for C.
+  // A pidfd can be waited for with a time limit; glibc 2.36 has a wrapper for pidfd_open, but only
+  // for C.
   const UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
   bool ended = false;
   while (pidfd && !ended) {
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
+        deadline - std::chrono::steady_clock::now());
     if (left.count() <= 0) break;
     pollfd waiting = {pidfd.get(), POLLIN, 0};
     ended = ::poll(&waiting, 1, static_cast<int>(std::min<std::int64_t>(left.count(), 60'000))) > 0;
@@ -116,12 +120,14 @@ std::optional<int> wait_for(pid_t pid, std::chrono::steady_clock::time_point dea
 
 }  // namespace
 
-std::string run_command(const std::vector<std::string>& arguments, std::chrono::milliseconds timeout) {
+std::string run_command(const std::vector<std::string>& arguments,
+                        std::chrono::milliseconds timeout) {
   const auto deadline = std::chrono::steady_clock::now() + timeout;
   const Child child = spawn(arguments);
   std::string output;
   const bool closed = collect_output(child.output.get(), deadline, output);
-  const std::optional<int> status = wait_for(child.pid, closed ? deadline : std::chrono::steady_clock::time_point{});
+  const std::optional<int> status =
+      wait_for(child.pid, closed ? deadline : std::chrono::steady_clock::time_point{});
 
   if (!status) {
     throw Error(ErrorKind::kUnavailable, "{} did not end within {} s and was killed", arguments[0],
@@ -129,8 +135,9 @@ std::string run_command(const std::vector<std::string>& arguments, std::chrono::
   }
   while (!output.empty() && output.back() == '\n') output.pop_back();
   if (*status != 0) {
-    const std::string how = WIFEXITED(*status) ? fmt::format("ended with status {}", WEXITSTATUS(*status))
-                                               : fmt::format("was killed by signal {}", WTERMSIG(*status));
+    const std::string how = WIFEXITED(*status)
+                                ? fmt::format("ended with status {}", WEXITSTATUS(*status))
+                                : fmt::format("was killed by signal {}", WTERMSIG(*status));
     throw Error(ErrorKind::kIo, "{} {}: {}", arguments[0], how, output);
   }
   return output;

@@ -36,17 +36,20 @@ TEST(RunCommand, NamesAProgramThatIsMissing) {
 }
 
 TEST(RunCommand, KillsAProgramThatHangsAndItsChildren) {
-  const Error error = failure_of({"sh", "-c", "sleep 1000 & sleep 1000"}, std::chrono::milliseconds(200));
+  const Error error =
+      failure_of({"sh", "-c", "sleep 1000 & sleep 1000"}, std::chrono::milliseconds(200));
   EXPECT_EQ(error.kind(), ErrorKind::kUnavailable);
 }
 
 TEST(RunCommand, KillsAProgramThatHangsWithItsOutputClosed) {
-  const Error error = failure_of({"sh", "-c", "exec >&- 2>&-; sleep 1000"}, std::chrono::milliseconds(200));
+  const Error error =
+      failure_of({"sh", "-c", "exec >&- 2>&-; sleep 1000"}, std::chrono::milliseconds(200));
   EXPECT_EQ(error.kind(), ErrorKind::kUnavailable);
 }
 
 TEST(RunCommand, KeepsOnlyTheEndOfALongOutput) {
-  const std::string output = run_command({"sh", "-c", "yes | head -c 1000000; echo end"}, seconds(10));
+  const std::string output =
+      run_command({"sh", "-c", "yes | head -c 1000000; echo end"}, seconds(10));
   EXPECT_LE(output.size(), 64U * 1024);
   EXPECT_TRUE(output.ends_with("end"));
 }

@@ -1,9 +1,9 @@
 // An owned file descriptor.
 #pragma once
 
-#include <unistd.h>
-
 #include <utility>
+
+#include <unistd.h>
 
 namespace convoy {
 
@@ -26,7 +26,8 @@ class UniqueFd {
   int get() const { return fd_; }
   explicit operator bool() const { return fd_ >= 0; }
 
-  // Closes it. The result of close() is not looked at: whoever needs to know that data arrived calls fsync before.
+  // Closes it. The result of close() is not looked at: whoever needs to know that data arrived
+  // calls fsync before.
   void reset() {
     if (fd_ >= 0) ::close(std::exchange(fd_, -1));
   }

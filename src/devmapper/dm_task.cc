@@ -1,0 +1,147 @@
+#include "devmapper/dm_task.h"
+
+#include <array>
+#include <cerrno>
+#include <cstdarg>
+#include <cstdio>
+#include <mutex>
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+#include <sys/sysmacros.h>
+
+#include "base/error.h"
+
+namespace convoy {
+namespace {
+
+std::mutex& library_lock() {
+  static std::mutex lock;
+  return lock;
+}
+
+bool changes_nodes(int type) {
+  return type == DM_DEVICE_CREATE || type == DM_DEVICE_RESUME || type == DM_DEVICE_REMOVE;
+}
+
+void check(int ok, const char* what) {
+  if (ok == 0) throw Error(ErrorKind::kInternal, "libdevmapper refused {}", what);
+}
+
+// libdevmapper reports each failed ioctl; we report it too, with what was attempted, so its own
+// words are for --debug.
+__attribute__((format(printf, 5, 6))) void log_message(int, const char*, int, int,
+                                                       const char* format, ...) {
+  std::array<char, 512> line;
+  va_list arguments;
+  va_start(arguments, format);
+  std::vsnprintf(line.data(), line.size(), format, arguments);
+  va_end(arguments);
+  spdlog::debug("libdevmapper: {}", line.data());
+}
+
+std::optional<DmTarget> only_target(int type, const std::string& name) {
+  DmTask task(type, name);
+  const int error = task.try_run();
+  if (error == ENXIO) return std::nullopt;
+  if (error != 0) throw system_error(error, fmt::format("can't read the table of {}", name));
+  std::uint64_t start = 0, length = 0;
+  char* target_type = nullptr;
+  char* parameters = nullptr;
+  void* const next =
+      dm_get_next_target(task.get(), nullptr, &start, &length, &target_type, &parameters);
+  if (target_type == nullptr) return std::nullopt;
+  if (next != nullptr)
+    throw Error(ErrorKind::kCorrupt, "the dm device {} has a table of several lines", name);
+  return DmTarget{{length}, target_type, parameters == nullptr ? "" : parameters};
+}
+
+}  // namespace
+
+DmTask::DmTask(int type, const std::string& name)
+    : task_(dm_task_create(type)), type_(type), name_(name) {
+  if (!task_)
+    throw Error(ErrorKind::kUnsupported, "this kernel has no device mapper, or we may not use it");
+  if (!name.empty()) check(dm_task_set_name(task_.get(), name.c_str()), "the device name");
+}
+
+void DmTask::set_uuid(const std::string& uuid) {
+  check(dm_task_set_uuid(task_.get(), uuid.c_str()), "the UUID");
+}
+
+void DmTask::set_read_only() {
+  check(dm_task_set_ro(task_.get()), "read-only");
+}
+
+void DmTask::add_target(Sectors length, const std::string& type, const std::string& parameters) {
+  check(dm_task_add_target(task_.get(), 0, length.count, type.c_str(), parameters.c_str()),
+        "the table");
+}
+
+void DmTask::set_message(const std::string& message) {
+  check(dm_task_set_sector(task_.get(), 0), "the sector");
+  check(dm_task_set_message(task_.get(), message.c_str()), "the message");
+}
+
+int DmTask::try_run() {
+  std::uint32_t cookie = 0;
+  int error = 0;
+  {
+    const std::lock_guard lock(library_lock());
+    if (changes_nodes(type_)) check(dm_task_set_cookie(task_.get(), &cookie, 0), "a udev cookie");
+    if (dm_task_run(task_.get()) == 0) error = dm_task_get_errno(task_.get());
+  }
+  if (cookie != 0) dm_udev_wait(cookie);
+  {
+    // Without udev, nodes are made by the library, when it is told that nobody else will.
+    const std::lock_guard lock(library_lock());
+    dm_task_update_nodes();
+  }
+  return error;
+}
+
+void DmTask::run() {
+  const int error = try_run();
+  if (error != 0) throw system_error(error, fmt::format("device mapper: {}", name_));
+}
+
+std::optional<DmInfo> dm_info(const std::string& name) {
+  DmTask task(DM_DEVICE_INFO, name);
+  const int error = task.try_run();
+  if (error == ENXIO) return std::nullopt;
+  if (error != 0) throw system_error(error, fmt::format("can't examine the dm device {}", name));
+  struct dm_info info = {};
+  check(dm_task_get_info(task.get(), &info), "the device's state");
+  if (info.exists == 0) return std::nullopt;
+  const char* const uuid = dm_task_get_uuid(task.get());
+  return DmInfo{makedev(info.major, info.minor), uuid == nullptr ? "" : uuid, info.suspended != 0,
+                info.live_table != 0};
+}
+
+std::optional<DmTarget> dm_table(const std::string& name) {
+  return only_target(DM_DEVICE_TABLE, name);
+}
+
+std::optional<DmTarget> dm_status(const std::string& name) {
+  return only_target(DM_DEVICE_STATUS, name);
+}
+
+std::vector<std::string> all_dm_names() {
+  DmTask task(DM_DEVICE_LIST, "");
+  task.run();
+  std::vector<std::string> names;
+  const auto* entry = reinterpret_cast<const char*>(dm_task_get_names(task.get()));
+  while (entry != nullptr) {
+    const auto* const device = reinterpret_cast<const dm_names*>(entry);
+    if (device->dev == 0) break;  // the list of none is one entry without a device
+    names.emplace_back(device->name);
+    entry = device->next == 0 ? nullptr : entry + device->next;
+  }
+  return names;
+}
+
+void redirect_dm_log() {
+  dm_log_with_errno_init(&log_message);
+}
+
+}  // namespace convoy

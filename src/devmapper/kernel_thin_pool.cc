@@ -1,0 +1,240 @@
+#include "devmapper/kernel_thin_pool.h"
+
+#include <cerrno>
+#include <sstream>
+#include <thread>
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+#include <sys/sysmacros.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+
+namespace convoy {
+namespace {
+
+dev_t parse_device(const std::string& text) {
+  unsigned major_number = 0, minor_number = 0;
+  char colon = 0;
+  std::istringstream in(text);
+  in >> major_number >> colon >> minor_number;
+  if (!in || colon != ':')
+    throw Error(ErrorKind::kCorrupt, "'{}' is not a device number in a dm table", text);
+  return makedev(major_number, minor_number);
+}
+
+// Creates a device with its table in one step: libdevmapper's CREATE with a target loads and
+// resumes too, and removes what it made if that fails.
+void create_device(const std::string& name, const std::string& uuid, Sectors length,
+                   const std::string& type, const std::string& parameters, Access access) {
+  DmTask task(DM_DEVICE_CREATE, name);
+  task.set_uuid(uuid);
+  if (access == Access::kReadOnly) task.set_read_only();
+  task.add_target(length, type, parameters);
+  const int error = task.try_run();
+  if (error == EEXIST)
+    throw Error(ErrorKind::kAlreadyExists, "a dm device named {} exists already", name);
+  if (error == EBUSY)
+    throw Error(ErrorKind::kBusy, "a dm device named {} exists already, or its devices are in use",
+                name);
+  if (error != 0) throw system_error(error, fmt::format("can't make the dm device {}", name));
+}
+
+void remove_device(const std::string& name) {
+  // udev and scanners open a device that was just closed or made: for a moment it is busy.
+  for (auto waited = std::chrono::milliseconds(0);; waited += kBusyRetryStep) {
+    DmTask task(DM_DEVICE_REMOVE, name);
+    const int error = task.try_run();
+    if (error == 0 || error == ENXIO) return;
+    if (error != EBUSY)
+      throw system_error(error, fmt::format("can't remove the dm device {}", name));
+    if (waited >= kBusyRetryLimit) {
+      throw Error(ErrorKind::kBusy,
+                  "/dev/mapper/{} is in use: another program or mount has it open", name);
+    }
+    std::this_thread::sleep_for(kBusyRetryStep);
+  }
+}
+
+std::string pool_parameters(const PoolTable& table) {
+  // Errors, not a queue, when the pool is full: a writer that hangs for a minute and then fails is
+  // worse off than one that fails.
+  std::string features = "1 error_if_no_space";
+  // The kernel falls back to this by itself when the data device can't discard whole pool blocks,
+  // with a warning in its log.
+  const std::optional<dev_t> data = block_device_number(table.data_device);
+  if (!data || max_discard_bytes(*data) < table.block_size.bytes()) {
+    features = "2 error_if_no_space no_discard_passdown";
+  }
+  return fmt::format("{} {} {} 0 {}", table.metadata_device.native(), table.data_device.native(),
+                     table.block_size.count, features);
+}
+
+}  // namespace
+
+std::string dm_uuid(const std::string& pool_uuid, const std::string& object_uuid) {
+  return fmt::format("CONVOY-{}-{}", pool_uuid, object_uuid);
+}
+
+std::optional<ActivePool> KernelThinPool::find(const std::string& name) {
+  const std::optional<DmInfo> info = dm_info(name);
+  if (!info) return std::nullopt;
+  const std::optional<DmTarget> table = dm_table(name);
+  if (!table || table->type != "thin-pool") {
+    throw Error(ErrorKind::kAlreadyExists,
+                "a dm device named {} exists and is no thin pool; choose another dm.thinpoolname",
+                name);
+  }
+  ActivePool pool;
+  pool.dm_uuid = info->uuid;
+  std::string metadata, data;
+  std::istringstream in(table->parameters);
+  in >> metadata >> data >> pool.block_size.count;
+  pool.metadata_device = parse_device(metadata);
+  pool.data_device = parse_device(data);
+  return pool;
+}
+
+KernelThinPool::KernelThinPool(PoolTable table) : table_(std::move(table)) {
+  if (const std::optional<DmInfo> existing = dm_info(table_.name)) {
+    if (existing->uuid != dm_uuid(table_.uuid, table_.uuid)) {
+      throw Error(ErrorKind::kAlreadyExists,
+                  "a dm device named {} exists that is not this pool (its UUID is '{}'); choose "
+                  "another dm.thinpoolname",
+                  table_.name, existing->uuid);
+    }
+    if (existing->suspended) resume(table_.name);
+    return;
+  }
+  const std::uint64_t data_size = block_device_size(table_.data_device);
+  const std::uint64_t blocks = data_size / table_.block_size.bytes();
+  create_device(table_.name, dm_uuid(table_.uuid, table_.uuid), {blocks * table_.block_size.count},
+                "thin-pool", pool_parameters(table_), Access::kReadWrite);
+}
+
+void KernelThinPool::shut_down() {
+  remove_device(table_.name);
+}
+
+PoolStatus KernelThinPool::status() {
+  const std::optional<DmTarget> status = dm_status(table_.name);
+  if (!status || status->type != "thin-pool") {
+    throw Error(ErrorKind::kIo, "the thin pool {} is gone from the kernel", table_.name);
+  }
+  return parse_pool_status(status->parameters);
+}
+
+int KernelThinPool::send(const std::string& message) {
+  DmTask task(DM_DEVICE_TARGET_MSG, table_.name);
+  task.set_message(message);
+  const int error = task.try_run();
+  spdlog::debug("pool {}: {} -> {}", table_.name, message, error);
+  return error;
+}
+
+Effect KernelThinPool::create_thin(ThinId id) {
+  const int error = send(fmt::format("create_thin {}", id.value));
+  if (error == EEXIST) return Effect::kUnchanged;
+  if (error != 0)
+    throw system_error(error,
+                       fmt::format("pool {}: can't create thin device {}", table_.name, id.value));
+  return Effect::kChanged;
+}
+
+Effect KernelThinPool::create_snapshot(ThinId snapshot, ThinId origin,
+                                       const std::optional<std::string>& origin_name) {
+  const int error = origin_name
+                        ? guard_.snapshot({table_.name, *origin_name, origin.value, snapshot.value})
+                        : send(fmt::format("create_snap {} {}", snapshot.value, origin.value));
+  if (error == EEXIST) return Effect::kUnchanged;
+  if (error != 0) {
+    throw system_error(
+        error, fmt::format("pool {}: can't snapshot thin device {}", table_.name, origin.value));
+  }
+  return Effect::kChanged;
+}
+
+Effect KernelThinPool::delete_thin(ThinId id) {
+  const int error = send(fmt::format("delete {}", id.value));
+  if (error == ENODATA) return Effect::kUnchanged;
+  if (error != 0)
+    throw system_error(error,
+                       fmt::format("pool {}: can't delete thin device {}", table_.name, id.value));
+  return Effect::kChanged;
+}
+
+void KernelThinPool::set_transaction_id(std::uint64_t from, std::uint64_t to) {
+  const int error = send(fmt::format("set_transaction_id {} {}", from, to));
+  if (error != 0) {
+    throw system_error(
+        error, fmt::format("pool {}: can't go from transaction {} to {}", table_.name, from, to));
+  }
+}
+
+void KernelThinPool::reserve_metadata_snapshot() {
+  const int error = send("reserve_metadata_snap");
+  if (error != 0)
+    throw system_error(error, fmt::format("pool {}: can't hold a metadata snapshot", table_.name));
+}
+
+Effect KernelThinPool::release_metadata_snapshot() {
+  const int error = send("release_metadata_snap");
+  // dm-thin-metadata.c, __release_metadata_snap: EINVAL if none is held.
+  if (error == EINVAL) return Effect::kUnchanged;
+  if (error != 0)
+    throw system_error(error,
+                       fmt::format("pool {}: can't release the metadata snapshot", table_.name));
+  return Effect::kChanged;
+}
+
+bool KernelThinPool::is_ours(const DmInfo& info) const {
+  return info.uuid.starts_with(dm_uuid(table_.uuid, ""));
+}
+
+void KernelThinPool::activate(const std::string& name, const std::string& object_uuid, ThinId id,
+                              Sectors size, Access access) {
+  create_device(name, dm_uuid(table_.uuid, object_uuid), size, "thin",
+                fmt::format("/dev/mapper/{} {}", table_.name, id.value), access);
+}
+
+Effect KernelThinPool::deactivate(const std::string& name) {
+  const std::optional<DmInfo> info = dm_info(name);
+  if (!info || !is_ours(*info)) return Effect::kUnchanged;
+  remove_device(name);
+  return Effect::kChanged;
+}
+
+void KernelThinPool::resume(const std::string& name) {
+  DmTask(DM_DEVICE_RESUME, name).run();
+}
+
+std::vector<ActiveThin> KernelThinPool::active() {
+  std::vector<ActiveThin> devices;
+  for (const std::string& name : all_dm_names()) {
+    const std::optional<DmInfo> info = dm_info(name);
+    if (!info || !is_ours(*info) || name == table_.name) continue;
+    ActiveThin device;
+    device.name = name;
+    device.object_uuid = info->uuid.substr(dm_uuid(table_.uuid, "").size());
+    device.suspended = info->suspended;
+    if (const std::optional<DmTarget> table = dm_table(name); table && table->type == "thin") {
+      std::string pool;
+      std::istringstream(table->parameters) >> pool >> device.thin_id.value;
+      device.size = table->length;
+    }
+    devices.push_back(std::move(device));
+  }
+  return devices;
+}
+
+bool KernelThinPool::name_in_use(const std::string& name) {
+  return dm_info(name).has_value();
+}
+
+std::optional<dev_t> KernelThinPool::device_number(const std::string& name) {
+  const std::optional<DmInfo> info = dm_info(name);
+  return info && is_ours(*info) ? std::optional(info->device) : std::nullopt;
+}
+
+}  // namespace convoy

@@ -1,0 +1,73 @@
+// The thin pool of the running kernel.
+#pragma once
+
+#include <memory>
+#include <mutex>
+
+#include "devmapper/dm_task.h"
+#include "devmapper/suspend_guard.h"
+#include "devmapper/thin_pool.h"
+
+namespace convoy {
+
+// How a pool is set up in the kernel.
+struct PoolTable {
+  std::string name;  // of the dm device
+  std::string uuid;  // the pool id
+  std::filesystem::path data_device;
+  std::filesystem::path metadata_device;
+  Sectors block_size;
+};
+
+// Where the kernel's pool of this name reads and writes, if it is active.
+struct ActivePool {
+  std::string dm_uuid;
+  dev_t data_device = 0;
+  dev_t metadata_device = 0;
+  Sectors block_size;
+};
+
+// "CONVOY-<pool id>-<object uuid>", the dm UUID of every device of ours. The pool's own has its id
+// twice.
+std::string dm_uuid(const std::string& pool_uuid, const std::string& object_uuid);
+
+class KernelThinPool : public ThinPool {
+ public:
+  // The pool that is active under `name`; nothing if there is none. Throws kAlreadyExists if a dm
+  // device of that name exists that is no thin pool.
+  static std::optional<ActivePool> find(const std::string& name);
+
+  // Brings the pool up (whether its metadata device holds one or zeros, the caller has looked), or
+  // takes over the one that is active under table.name, which must be ours.
+  explicit KernelThinPool(PoolTable table);
+
+  // Takes the pool's device away; its thin devices must be inactive. Throws kBusy else.
+  void shut_down();
+
+  PoolStatus status() override;
+  Effect create_thin(ThinId id) override;
+  Effect create_snapshot(ThinId snapshot, ThinId origin,
+                         const std::optional<std::string>& origin_name) override;
+  Effect delete_thin(ThinId id) override;
+  void set_transaction_id(std::uint64_t from, std::uint64_t to) override;
+  void reserve_metadata_snapshot() override;
+  Effect release_metadata_snapshot() override;
+  const std::filesystem::path& metadata_device() const override { return table_.metadata_device; }
+  void activate(const std::string& name, const std::string& object_uuid, ThinId id, Sectors size,
+                Access access) override;
+  Effect deactivate(const std::string& name) override;
+  void resume(const std::string& name) override;
+  std::vector<ActiveThin> active() override;
+  bool name_in_use(const std::string& name) override;
+  std::optional<dev_t> device_number(const std::string& name) override;
+
+ private:
+  // The errno of a message to the pool, 0 after success.
+  int send(const std::string& message);
+  bool is_ours(const DmInfo& info) const;
+
+  PoolTable table_;
+  SuspendGuard guard_;
+};
+
+}  // namespace convoy

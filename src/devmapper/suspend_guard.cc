@@ -1,0 +1,176 @@
+#include "devmapper/suspend_guard.h"
+
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstddef>
+#include <cstdio>
+#include <cstring>
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/dm-ioctl.h>
+#include <spawn.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "sys/file.h"
+
+extern char** environ;
+
+namespace convoy {
+namespace {
+
+// What goes over the socket: one packet each way.
+struct WireRequest {
+  std::array<char, DM_NAME_LEN> pool_name;
+  std::array<char, DM_NAME_LEN> origin_name;
+  std::uint32_t origin;
+  std::uint32_t snapshot;
+};
+
+// Each is an errno, 0 for success.
+struct WireReply {
+  std::int32_t suspend;
+  std::int32_t snapshot;
+  std::int32_t resume;
+};
+
+// A dm ioctl with room for one message. Raw ioctls, since libdevmapper allocates, and reads sysfs
+// when it resumes.
+struct Ioctl {
+  dm_ioctl header;
+  std::array<char, 128> payload;
+};
+// linux/dm-ioctl.h: a message follows its dm_target_msg, which holds the sector, at data_start.
+static_assert(offsetof(dm_target_msg, message) == sizeof(std::uint64_t));
+
+Ioctl prepare(const std::array<char, DM_NAME_LEN>& name) {
+  Ioctl request = {};
+  request.header.version[0] = DM_VERSION_MAJOR;
+  request.header.data_size = sizeof request;
+  request.header.data_start = offsetof(Ioctl, payload);
+  std::memcpy(request.header.name, name.data(), name.size());
+  return request;
+}
+
+int run(int control, unsigned long command, Ioctl& request) {
+  return ::ioctl(control, command, &request) == 0 ? 0 : errno;
+}
+
+WireReply serve(int control, const WireRequest& request) {
+  // All three are prepared before the first is run.
+  Ioctl suspend = prepare(request.origin_name);
+  suspend.header.flags = DM_SUSPEND_FLAG;
+  Ioctl message = prepare(request.pool_name);
+  std::snprintf(message.payload.data() + sizeof(std::uint64_t),
+                message.payload.size() - sizeof(std::uint64_t), "create_snap %u %u",
+                request.snapshot, request.origin);
+  Ioctl resume = prepare(request.origin_name);
+
+  WireReply reply = {};
+  reply.suspend = run(control, DM_DEV_SUSPEND, suspend);
+  if (reply.suspend != 0) return reply;
+  reply.snapshot = run(control, DM_TARGET_MSG, message);
+  reply.resume = run(control, DM_DEV_SUSPEND, resume);
+  return reply;
+}
+
+}  // namespace
+
+int run_suspend_guard() {
+  // The daemon's stop must not stop a snapshot half-way; the guard ends with the socket. And a
+  // session of its own keeps the terminal's signals away.
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) std::signal(signal, SIG_IGN);
+  ::setsid();
+  const UniqueFd control(::open("/dev/mapper/control", O_RDWR | O_CLOEXEC));
+  if (!control) return 1;
+  // Neither paged out nor chosen by the OOM killer while a device is suspended. What of this is
+  // refused (no right to, under a limit) leaves the guard as good as any process.
+  ::mlockall(MCL_CURRENT | MCL_FUTURE);
+  const UniqueFd oom(::open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC));
+  if (oom) (void)!::write(oom.get(), "-1000", 5);
+
+  while (true) {
+    WireRequest request;
+    const ssize_t count = ::recv(STDIN_FILENO, &request, sizeof request, 0);
+    if (count < 0 && errno == EINTR) continue;
+    if (count != sizeof request) return 0;
+    const WireReply reply = serve(control.get(), request);
+    if (::send(STDIN_FILENO, &reply, sizeof reply, MSG_NOSIGNAL) != sizeof reply) return 0;
+  }
+}
+
+SuspendGuard::SuspendGuard() {
+  start();
+}
+
+SuspendGuard::~SuspendGuard() {
+  stop();
+}
+
+void SuspendGuard::start() {
+  std::array<int, 2> ends = {};
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) != 0)
+    throw system_error(errno, "socketpair");
+  UniqueFd ours(ends[0]);
+  const UniqueFd theirs(ends[1]);
+
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, theirs.get(), STDIN_FILENO);
+  std::array<char*, 3> arguments = {const_cast<char*>("convoy"),
+                                    const_cast<char*>(kSuspendGuardCommand), nullptr};
+  const int error =
+      posix_spawn(&pid_, "/proc/self/exe", &actions, nullptr, arguments.data(), environ);
+  posix_spawn_file_actions_destroy(&actions);
+  if (error != 0) throw system_error(error, "can't start the suspend guard");
+  socket_ = std::move(ours);
+}
+
+void SuspendGuard::stop() {
+  // Not killed: if it has a device suspended at this moment, it resumes it, then finds the socket
+  // closed.
+  socket_.reset();
+  if (pid_ > 0) {
+    while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+    }
+  }
+  pid_ = -1;
+}
+
+int SuspendGuard::snapshot(const Request& request) {
+  const std::lock_guard lock(lock_);
+  if (!socket_) start();
+
+  WireRequest wire = {};
+  request.pool_name.copy(wire.pool_name.data(), wire.pool_name.size() - 1);
+  request.origin_name.copy(wire.origin_name.data(), wire.origin_name.size() - 1);
+  wire.origin = request.origin;
+  wire.snapshot = request.snapshot;
+  WireReply reply = {};
+  ssize_t count = ::send(socket_.get(), &wire, sizeof wire, MSG_NOSIGNAL);
+  while (count == sizeof wire && (count = ::recv(socket_.get(), &reply, sizeof reply, 0)) < 0 &&
+         errno == EINTR) {
+    count = sizeof wire;
+  }
+  if (count != sizeof reply) {
+    stop();
+    throw Error(ErrorKind::kUnavailable,
+                "the suspend guard has died; if writers of {} hang, run: dmsetup resume {}",
+                request.origin_name, request.origin_name);
+  }
+  if (reply.suspend != 0)
+    throw system_error(reply.suspend, fmt::format("can't suspend {}", request.origin_name));
+  if (reply.resume != 0) {
+    throw system_error(reply.resume, fmt::format("can't resume {0}; run: dmsetup resume {0}",
+                                                 request.origin_name));
+  }
+  return reply.snapshot;
+}
+
+}  // namespace convoy
