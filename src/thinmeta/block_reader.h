@@ -1,0 +1,39 @@
+// The one place that reads the metadata device. No block leaves it unverified.
+#pragma once
+
+#include <cstdint>
+
+#include "sys/aligned_buffer.h"
+#include "sys/block_device.h"
+
+namespace convoy::thinmeta {
+
+enum class BlockKind { kSuperblock, kNode };
+
+// Not thread-safe.
+class BlockReader {
+ public:
+  explicit BlockReader(BlockDevice device);
+
+  // Reads block `number` and verifies that its checksum is that of `kind`, and that it is the block
+  // that it says it is. Throws kCorrupt, with the reason alone (the caller knows what it was
+  // looking for), or kIo.
+  AlignedBuffer read(std::uint64_t number, BlockKind kind);
+
+  // The metadata end before block `end`, which they say themselves: only numbers below are accepted
+  // from now on. Throws kCorrupt if the device is smaller.
+  void limit_to(std::uint64_t end);
+
+  // Block numbers are below this.
+  std::uint64_t end() const { return end_; }
+
+  // How many blocks were read so far.
+  std::uint64_t blocks_read() const { return blocks_read_; }
+
+ private:
+  BlockDevice device_;
+  std::uint64_t end_;
+  std::uint64_t blocks_read_ = 0;
+};
+
+}  // namespace convoy::thinmeta

@@ -1,0 +1,60 @@
+#include "thinmeta/cursor.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/error.h"
+
+namespace convoy::thinmeta {
+
+TreeCursor::TreeCursor(BlockReader& reader, const Tree& tree) : reader_(&reader), tree_(&tree) {
+  leftmost_.push_back(Node::read(reader, tree, tree.root, {0, tree.key_end}));
+  while (!leftmost_.back().is_leaf()) {
+    if (leftmost_.size() == kMaxHeight) {
+      throw Error(ErrorKind::kCorrupt, "{}: there is no leaf down to level {} below block {}",
+                  tree.name, kMaxHeight, tree.root);
+    }
+    const Node& parent = leftmost_.back();
+    leftmost_.push_back(Node::read(reader, tree, parent.child(0), parent.child_range(0)));
+  }
+  height_ = static_cast<unsigned>(leftmost_.size());
+  head_ = Head{height_, 0};
+  std::reverse(leftmost_.begin(), leftmost_.end());
+}
+
+void TreeCursor::skip() {
+  leftmost_.clear();  // beyond the first entry or subtree, none of them comes again
+  if (path_.empty()) {
+    head_.reset();
+    return;
+  }
+  ++path_.back().index;
+  find_head();
+}
+
+void TreeCursor::open() {
+  if (!leftmost_.empty()) {
+    path_.push_back({std::move(leftmost_.back()), 0});
+    leftmost_.pop_back();
+  } else {
+    path_.push_back({Node::read(*reader_, *tree_, subtree(), top().node.child_range(top().index),
+                                level() == 1 ? NodeKind::kLeaf : NodeKind::kInner),
+                     0});
+  }
+  find_head();
+}
+
+// Leaves the nodes that are finished and takes the next entry or subtree of the lowest that is not.
+void TreeCursor::find_head() {
+  while (!path_.empty() && path_.back().index == path_.back().node.size()) {
+    path_.pop_back();
+    if (!path_.empty()) ++path_.back().index;
+  }
+  if (path_.empty()) {
+    head_.reset();
+  } else {
+    head_ = Head{height_ - static_cast<unsigned>(path_.size()), top().node.key(top().index)};
+  }
+}
+
+}  // namespace convoy::thinmeta
