@@ -7,19 +7,33 @@
 namespace convoy {
 namespace {
 
-constexpr std::array<std::pair<ErrorKind, std::string_view>, 11> kNames = {{
-    {ErrorKind::kInvalidArgument, "invalid argument"},
-    {ErrorKind::kNotFound, "not found"},
-    {ErrorKind::kAlreadyExists, "already exists"},
-    {ErrorKind::kBusy, "busy"},
-    {ErrorKind::kNoSpace, "no space"},
-    {ErrorKind::kCorrupt, "corrupt"},
-    {ErrorKind::kIo, "I/O"},
-    {ErrorKind::kUnsupported, "unsupported"},
-    {ErrorKind::kUnavailable, "unavailable"},
-    {ErrorKind::kCancelled, "cancelled"},
-    {ErrorKind::kInternal, "internal"},
+struct KindRow {
+  ErrorKind kind;
+  std::string_view name;
+  int http_status;
+  int exit_status;
+};
+
+constexpr std::array<KindRow, 11> kKinds = {{
+    {ErrorKind::kInvalidArgument, "invalid argument", 400, 1},
+    {ErrorKind::kNotFound, "not found", 404, 1},
+    {ErrorKind::kAlreadyExists, "already exists", 409, 1},
+    {ErrorKind::kBusy, "busy", 409, 1},
+    {ErrorKind::kNoSpace, "no space", 507, 1},
+    {ErrorKind::kCorrupt, "corrupt", 500, 1},
+    {ErrorKind::kIo, "I/O", 500, 1},
+    {ErrorKind::kUnsupported, "unsupported", 501, 1},
+    {ErrorKind::kUnavailable, "unavailable", 503, 1},
+    {ErrorKind::kCancelled, "cancelled", 499, 130},
+    {ErrorKind::kInternal, "internal", 500, 1},
 }};
+
+const KindRow& row_of(ErrorKind kind) {
+  for (const KindRow& row : kKinds) {
+    if (row.kind == kind) return row;
+  }
+  return kKinds.back();
+}
 
 ErrorKind kind_of(int error_number) {
   switch (error_number) {
@@ -35,16 +49,13 @@ ErrorKind kind_of(int error_number) {
 
 }  // namespace
 
-std::string_view to_string(ErrorKind kind) {
-  for (const auto& [candidate, name] : kNames) {
-    if (candidate == kind) return name;
-  }
-  return "internal";
-}
+std::string_view to_string(ErrorKind kind) { return row_of(kind).name; }
+int http_status(ErrorKind kind) { return row_of(kind).http_status; }
+int exit_status(ErrorKind kind) { return row_of(kind).exit_status; }
 
 ErrorKind error_kind_from_string(std::string_view name) {
-  for (const auto& [kind, candidate] : kNames) {
-    if (candidate == name) return kind;
+  for (const KindRow& row : kKinds) {
+    if (row.name == name) return row.kind;
   }
   return ErrorKind::kInternal;
 }

@@ -178,14 +178,9 @@ void KernelThinPool::reserve_metadata_snapshot() {
     throw system_error(error, fmt::format("pool {}: can't hold a metadata snapshot", table_.name));
 }
 
-Effect KernelThinPool::release_metadata_snapshot() {
+void KernelThinPool::release_metadata_snapshot() {
   const int error = send("release_metadata_snap");
-  // dm-thin-metadata.c, __release_metadata_snap: EINVAL if none is held.
-  if (error == EINVAL) return Effect::kUnchanged;
-  if (error != 0)
-    throw system_error(error,
-                       fmt::format("pool {}: can't release the metadata snapshot", table_.name));
-  return Effect::kChanged;
+  if (error != 0) throw system_error(error, fmt::format("pool {}: can't release the metadata snapshot", table_.name));
 }
 
 bool KernelThinPool::is_ours(const DmInfo& info) const {

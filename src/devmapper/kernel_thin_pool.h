@@ -51,7 +51,7 @@ class KernelThinPool : public ThinPool {
   Effect delete_thin(ThinId id) override;
   void set_transaction_id(std::uint64_t from, std::uint64_t to) override;
   void reserve_metadata_snapshot() override;
-  Effect release_metadata_snapshot() override;
+  void release_metadata_snapshot() override;
   const std::filesystem::path& metadata_device() const override { return table_.metadata_device; }
   void activate(const std::string& name, const std::string& object_uuid, ThinId id, Sectors size,
                 Access access) override;

@@ -82,8 +82,7 @@ class ThinPool {
   // Pins the metadata as they are now, for a reader of metadata_device(). A pool has one such
   // snapshot: kBusy if it is held.
   virtual void reserve_metadata_snapshot() = 0;
-  // kUnchanged if none is held.
-  virtual Effect release_metadata_snapshot() = 0;
+  virtual void release_metadata_snapshot() = 0;
   virtual const std::filesystem::path& metadata_device() const = 0;
 
   // Makes /dev/mapper/<name> for thin device `id`. Throws kAlreadyExists if a device of that name

@@ -116,15 +116,11 @@ void MountNamespace::unmount(const std::filesystem::path& target) const {
   });
 }
 
-std::vector<std::filesystem::path> MountNamespace::targets_of(dev_t device) const {
+std::vector<Mount> MountNamespace::mounts() const {
   std::string text;
   // The thread's own view: "self" would be that of the process's first thread.
   run([&] { text = read_text_file("/proc/thread-self/mountinfo"); });
-  std::vector<std::filesystem::path> targets;
-  for (const Mount& mount : parse_mountinfo(text)) {
-    if (mount.device == device && mount.root == "/") targets.push_back(mount.target);
-  }
-  return targets;
+  return parse_mountinfo(text);
 }
 
 void MountNamespace::make_directories(const std::filesystem::path& directory) const {

@@ -39,8 +39,8 @@ class MountNamespace {
   // point is no error.
   void unmount(const std::filesystem::path& target) const;
 
-  // Where the whole file system of `device` is mounted, in the kernel's order.
-  std::vector<std::filesystem::path> targets_of(dev_t device) const;
+  // All that is mounted, in the kernel's order.
+  std::vector<Mount> mounts() const;
 
   // Makes a directory with its parents as make_directories does, or removes an empty one if it is
   // there, as the namespace sees the path.

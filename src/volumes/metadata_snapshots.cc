@@ -1,0 +1,34 @@
+#include "volumes/metadata_snapshots.h"
+
+#include <spdlog/spdlog.h>
+
+#include "base/error.h"
+
+namespace convoy {
+
+MetadataSnapshots::Hold MetadataSnapshots::hold(std::uint64_t transaction_id) {
+  std::unique_lock lock(lock_);
+  released_.wait(lock, [&] { return holders_ == 0 || held_transaction_ > transaction_id; });
+  if (holders_ == 0) {
+    // Read before: what is held is at least as new.
+    held_transaction_ = pool_.status().transaction_id;
+    pool_.reserve_metadata_snapshot();
+  }
+  ++holders_;
+  return Hold(*this);
+}
+
+void MetadataSnapshots::release() {
+  const std::lock_guard lock(lock_);
+  if (--holders_ > 0) return;
+  try {
+    pool_.release_metadata_snapshot();
+  } catch (const Error& error) {
+    // It only costs space until the daemon's next start releases it; but until then no delta can be
+    // read.
+    spdlog::error("the pool's metadata snapshot can't be released: {}", error.message());
+  }
+  released_.notify_all();
+}
+
+}  // namespace convoy

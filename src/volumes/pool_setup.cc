@@ -1,0 +1,313 @@
+#include "volumes/pool_setup.h"
+
+#include <spdlog/spdlog.h>
+#include <sys/sysmacros.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "base/size.h"
+#include "sys/aligned_buffer.h"
+#include "sys/file.h"
+#include "thinmeta/metadata.h"
+
+namespace convoy {
+namespace {
+
+constexpr const char* kDefaultPoolName = "convoy-pool";
+constexpr const char* kDefaultFilesystem = "ext4";
+
+dev_t require_block_device(const char* option, const std::filesystem::path& path) {
+  if (!std::filesystem::exists(path)) {
+    throw Error(ErrorKind::kInvalidArgument, "{}={} does not exist; give the block device to use",
+                option, path.native());
+  }
+  const std::optional<dev_t> number = block_device_number(path);
+  if (!number) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "{}={} is not a block device (use losetup to make one of a file)", option,
+                path.native());
+  }
+  return *number;
+}
+
+void require_free(const char* option, const std::filesystem::path& path) {
+  if (!is_held(path)) return;
+  throw Error(ErrorKind::kBusy, "{}={} is in use: it is mounted, or another device is built on it",
+              option, path.native());
+}
+
+void require_size(const char* option, const std::filesystem::path& path, std::uint64_t least) {
+  const std::uint64_t size = block_device_size(path);
+  if (size >= least) return;
+  throw Error(ErrorKind::kInvalidArgument, "{}={} is too small: it has {} and needs at least {}",
+              option, path.native(), format_size(size), format_size(least));
+}
+
+void require_empty(const char* option, const std::filesystem::path& path) {
+  const std::optional<std::string> signature = find_signature(path);
+  if (!signature) return;
+  throw Error(ErrorKind::kInvalidArgument,
+              "{}={} holds {}; if its data may be destroyed, start once with --force-new-pool",
+              option, path.native(), *signature);
+}
+
+// The kernel makes a new pool only on a metadata device that begins with zeros; else it opens what
+// is there.
+void require_no_metadata(const std::filesystem::path& path) {
+  switch (classify_metadata(BlockDevice::open(path, Access::kReadOnly))) {
+    case MetadataContent::kZero:
+      return;
+    case MetadataContent::kThinMetadata:
+      throw Error(
+          ErrorKind::kInvalidArgument,
+          "dm.metadatadev={} holds the metadata of a thin pool that this root doesn't know; start "
+          "with the --root "
+          "it belongs to, or, if all volumes on it may be destroyed, once with --force-new-pool",
+          path.native());
+    case MetadataContent::kForeign:
+      throw Error(ErrorKind::kInvalidArgument,
+                  "dm.metadatadev={} is not empty: its first 4 KiB are not zero; if its data may "
+                  "be destroyed, start once "
+                  "with --force-new-pool",
+                  path.native());
+  }
+}
+
+void clear_first_block(const std::filesystem::path& path) {
+  AlignedBuffer zeros(kDirectAlignment);
+  std::ranges::fill(zeros.bytes(), std::byte{0});
+  const BlockDevice device = BlockDevice::open(path, Access::kReadWrite);
+  write_all_at(device.fd(), zeros.bytes(), 0);
+  fsync_file(device.fd(), path);
+}
+
+PoolTable table_of(const PoolRow& pool) {
+  return {pool.name, pool.uuid.to_string(), pool.data_device, pool.metadata_device,
+          pool.block_size};
+}
+
+std::uint64_t round_up(std::uint64_t value, std::uint64_t step) {
+  return (value + step - 1) / step * step;
+}
+
+void refuse_contradictions(const PoolRow& pool, const PoolOptions& options) {
+  if (options.pool_name && *options.pool_name != pool.name) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "dm.thinpoolname={} contradicts this root, whose pool is named {}; leave it out",
+                *options.pool_name, pool.name);
+  }
+  if (options.block_size && *options.block_size != pool.block_size) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "dm.thinpoolblocksize={} contradicts this root, whose pool has blocks of {} "
+                "sectors; leave it out",
+                options.block_size->count, pool.block_size.count);
+  }
+}
+
+std::uint64_t check_default_size(std::uint64_t size, Sectors block_size) {
+  if (size % block_size.bytes() == 0) return size;
+  throw Error(ErrorKind::kInvalidArgument,
+              "dm.defaultvolumesize={} is not a multiple of the pool's blocks of {}", size,
+              format_size(block_size.bytes()));
+}
+
+// The device to use in a later start: the option's, or the catalog's. Its size is what it is known
+// by, here; the pool's transaction id tells the rest.
+std::filesystem::path choose_device(const char* option,
+                                    const std::optional<std::filesystem::path>& given,
+                                    const std::filesystem::path& known, std::uint64_t known_size) {
+  const std::filesystem::path& path = given ? *given : known;
+  if (!given && !block_device_number(path)) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "the pool's device {} is not there; attach it, or if it has another name now, give "
+                "that with {}=",
+                path.native(), option);
+  }
+  require_block_device(option, path);
+  const std::uint64_t size = block_device_size(path);
+  if (size != known_size) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "{}={} contradicts this root: it has {} bytes, and the pool's device had {}; give "
+                "the device that the pool "
+                "was made on",
+                option, path.native(), size, known_size);
+  }
+  return path;
+}
+
+void check_active(const char* option, const std::filesystem::path& path, dev_t used) {
+  if (block_device_number(path) == used) return;
+  throw Error(ErrorKind::kInvalidArgument,
+              "{}={} contradicts the running pool, which uses device {}:{}", option, path.native(),
+              major(used), minor(used));
+}
+
+// Before the kernel is given the metadata device: it would make a new pool of one that begins with
+// zeros.
+void check_metadata(const PoolRow& pool, const std::filesystem::path& path) {
+  BlockDevice device = BlockDevice::open(path, Access::kReadOnly);
+  if (classify_metadata(device) != MetadataContent::kThinMetadata) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "dm.metadatadev={} holds no thin pool's metadata, but this root has a pool; give "
+                "the device that it was made on",
+                path.native());
+  }
+  const Superblock superblock = Metadata(std::move(device), Root::kLive).superblock();
+  if (superblock.needs_check) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "the pool's metadata on {} are marked as needing a check; run: thin_check "
+                "--clear-needs-check-flag {}",
+                path.native(), path.native());
+  }
+  // One more than we know if the last change was not recorded any more.
+  if (superblock.transaction_id - pool.transaction_id > 1) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "dm.metadatadev={} holds another pool (or another state of it): it is at "
+                "transaction {}, this root's pool at {}",
+                path.native(), superblock.transaction_id, pool.transaction_id);
+  }
+}
+
+// A pool that was being made has transaction 0 until it gets its number.
+void settle_new_pool(Catalog& catalog, ThinPool& kernel_pool, const PoolRow& pool) {
+  const std::uint64_t actual = kernel_pool.status().transaction_id;
+  if (actual == 0) {
+    kernel_pool.set_transaction_id(0, pool.transaction_id);
+  } else if (actual != pool.transaction_id) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "dm.metadatadev={} holds another pool, at transaction {}",
+                pool.metadata_device.native(), actual);
+  }
+  catalog.set_pool_ready();
+}
+
+}  // namespace
+
+PoolRow plan_new_pool(const PoolOptions& options, ForeignData foreign_data) {
+  if (!options.data_device || !options.metadata_device) {
+    throw Error(ErrorKind::kInvalidArgument, "{} is required: give --driver-opts {}=<block device>",
+                options.data_device ? "dm.metadatadev" : "dm.datadev",
+                options.data_device ? "dm.metadatadev" : "dm.datadev");
+  }
+  PoolRow pool;
+  pool.uuid = Uuid::generate();
+  pool.name = options.pool_name.value_or(kDefaultPoolName);
+  pool.block_size = options.block_size.value_or(kDefaultPoolBlock);
+  pool.data_device = *options.data_device;
+  pool.metadata_device = *options.metadata_device;
+  pool.default_filesystem = options.filesystem.value_or(kDefaultFilesystem);
+  pool.default_size = options.default_volume_size
+                          ? check_default_size(*options.default_volume_size, pool.block_size)
+                          : round_up(kDefaultVolumeSize, pool.block_size.bytes());
+  pool.transaction_id = random_bits(48);
+
+  const dev_t data = require_block_device("dm.datadev", pool.data_device);
+  const dev_t metadata = require_block_device("dm.metadatadev", pool.metadata_device);
+  if (data == metadata) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "dm.datadev and dm.metadatadev are the same device; the pool needs two");
+  }
+  require_free("dm.datadev", pool.data_device);
+  require_free("dm.metadatadev", pool.metadata_device);
+  require_size("dm.datadev", pool.data_device, pool.block_size.bytes());
+  require_size("dm.metadatadev", pool.metadata_device, kMinMetadataDevice);
+  pool.data_size = block_device_size(pool.data_device);
+  pool.metadata_size = block_device_size(pool.metadata_device);
+  if (KernelThinPool::find(pool.name)) {
+    throw Error(ErrorKind::kAlreadyExists,
+                "a thin pool named {} is active already; choose another dm.thinpoolname, or the "
+                "--root it belongs to",
+                pool.name);
+  }
+  if (foreign_data == ForeignData::kRefuse) {
+    require_empty("dm.datadev", pool.data_device);
+    require_empty("dm.metadatadev", pool.metadata_device);
+    require_no_metadata(pool.metadata_device);
+  }
+  return pool;
+}
+
+namespace {
+
+std::unique_ptr<KernelThinPool> create_pool(Catalog& catalog, const PoolRow& plan) {
+  catalog.insert_pool(plan);
+  std::unique_ptr<KernelThinPool> kernel_pool;
+  try {
+    // Zero already, or foreign data that may be destroyed.
+    clear_first_block(plan.metadata_device);
+    kernel_pool = std::make_unique<KernelThinPool>(table_of(plan));
+    settle_new_pool(catalog, *kernel_pool, plan);
+  } catch (const Error&) {
+    if (kernel_pool) kernel_pool->shut_down();
+    catalog.remove_pool();
+    throw;
+  }
+  return kernel_pool;
+}
+
+std::unique_ptr<KernelThinPool> open_pool(Catalog& catalog, PoolRow pool,
+                                          const PoolOptions& options) {
+  refuse_contradictions(pool, options);
+  const std::uint64_t default_size =
+      options.default_volume_size
+          ? check_default_size(*options.default_volume_size, pool.block_size)
+          : pool.default_size;
+  const std::string filesystem = options.filesystem.value_or(pool.default_filesystem);
+
+  const PoolRow known = pool;
+  pool.data_device =
+      choose_device("dm.datadev", options.data_device, known.data_device, known.data_size);
+  pool.metadata_device = choose_device("dm.metadatadev", options.metadata_device,
+                                       known.metadata_device, known.metadata_size);
+
+  const std::optional<ActivePool> active = KernelThinPool::find(pool.name);
+  if (active) {
+    check_active("dm.datadev", pool.data_device, active->data_device);
+    check_active("dm.metadatadev", pool.metadata_device, active->metadata_device);
+  } else if (pool.state == PoolRow::State::kReady) {
+    require_free("dm.datadev", pool.data_device);
+    require_free("dm.metadatadev", pool.metadata_device);
+    check_metadata(pool, pool.metadata_device);
+  }
+  auto kernel_pool = std::make_unique<KernelThinPool>(table_of(pool));
+  if (pool.state == PoolRow::State::kCreating) settle_new_pool(catalog, *kernel_pool, pool);
+
+  if (pool.data_device != known.data_device || pool.metadata_device != known.metadata_device) {
+    spdlog::warn("the pool's devices are now {} and {} (they were {} and {})",
+                 pool.data_device.native(), pool.metadata_device.native(),
+                 known.data_device.native(), known.metadata_device.native());
+    catalog.set_pool_devices(pool.data_device, pool.metadata_device);
+  }
+  if (default_size != known.default_size || filesystem != known.default_filesystem) {
+    spdlog::info("new volumes are from now on {} of {} by default", format_size(default_size),
+                 filesystem);
+    catalog.set_pool_defaults(default_size, filesystem);
+  }
+  return kernel_pool;
+}
+
+// True if the kernel has got as far as making the pool that the catalog says is being made.
+bool was_begun(const PoolRow& pool) {
+  if (KernelThinPool::find(pool.name)) return true;
+  if (!block_device_number(pool.metadata_device)) return false;
+  BlockDevice device = BlockDevice::open(pool.metadata_device, Access::kReadOnly);
+  if (classify_metadata(device) != MetadataContent::kThinMetadata) return false;
+  const std::uint64_t transaction =
+      Metadata(std::move(device), Root::kLive).superblock().transaction_id;
+  return transaction == 0 || transaction == pool.transaction_id;
+}
+
+}  // namespace
+
+std::unique_ptr<KernelThinPool> bring_up_pool(Catalog& catalog, const PoolOptions& options,
+                                              ForeignData foreign_data) {
+  std::optional<PoolRow> pool = catalog.pool();
+  if (pool && pool->state == PoolRow::State::kCreating && !was_begun(*pool)) {
+    catalog.remove_pool();
+    pool.reset();
+  }
+  return pool ? open_pool(catalog, *pool, options)
+              : create_pool(catalog, plan_new_pool(options, foreign_data));
+}
+
+}  // namespace convoy

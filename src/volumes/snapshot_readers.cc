@@ -1,0 +1,104 @@
+#include "volumes/snapshot_readers.h"
+
+#include <algorithm>
+
+#include <spdlog/spdlog.h>
+
+#include "base/error.h"
+
+namespace convoy {
+namespace {
+
+// True if the pool's device is the one that the row was made for. Learns its creation time the
+// first time.
+bool is_same_device(Catalog& catalog, Metadata& metadata, const SnapshotRow& snapshot) {
+  const std::optional<DeviceDetails> details = metadata.find_device(snapshot.thin_id);
+  if (!details || details->transaction_id != snapshot.transaction_id) return false;
+  if (snapshot.creation_time) return details->creation_time == *snapshot.creation_time;
+  catalog.set_creation_time(snapshot.uuid, details->creation_time);
+  return true;
+}
+
+}  // namespace
+
+SnapshotReader::~SnapshotReader() {
+  if (owner_ != nullptr) owner_->stop(snapshot_, job_);
+}
+
+std::filesystem::path SnapshotReader::device() const {
+  return "/dev/mapper/" + owner_->device_name(snapshot_);
+}
+
+std::string SnapshotReaders::device_name(const SnapshotRow& snapshot) const {
+  return fmt::format("{}-{}", pool_name_, snapshot.uuid.to_string());
+}
+
+SnapshotReader SnapshotReaders::read(const SnapshotRow& snapshot, const std::string& job) {
+  const std::lock_guard lock(lock_);
+  if (!jobs_.contains(snapshot.uuid)) {
+    pool_.activate(device_name(snapshot), snapshot.uuid.to_string(), {snapshot.thin_id},
+                   Sectors::of_bytes(snapshot.size), Access::kReadOnly);
+  }
+  jobs_[snapshot.uuid].push_back(job);
+  return {*this, snapshot, job};
+}
+
+void SnapshotReaders::stop(const SnapshotRow& snapshot, const std::string& job) {
+  const std::lock_guard lock(lock_);
+  std::vector<std::string>& jobs = jobs_[snapshot.uuid];
+  jobs.erase(std::ranges::find(jobs, job));
+  if (!jobs.empty()) return;
+  jobs_.erase(snapshot.uuid);
+  try {
+    pool_.deactivate(device_name(snapshot));
+  } catch (const Error& error) {
+    spdlog::error("the work device of snapshot {} stays until the next start: {}", snapshot.name,
+                  error.message());
+  }
+}
+
+void SnapshotReaders::require_unread(const std::vector<SnapshotRow>& snapshots) {
+  const std::lock_guard lock(lock_);
+  for (const SnapshotRow& snapshot : snapshots) {
+    const auto found = jobs_.find(snapshot.uuid);
+    if (found == jobs_.end()) continue;
+    throw Error(ErrorKind::kBusy,
+                "snapshot '{}' is being read by {}; wait for its end, or cancel it", snapshot.name,
+                found->second.front());
+  }
+}
+
+std::vector<ChangedRange> SnapshotReaders::changed_ranges(const std::optional<Uuid>& base,
+                                                          const Uuid& snapshot) {
+  const std::optional<SnapshotRow> second = catalog_.snapshot(snapshot);
+  if (!second) throw Error(ErrorKind::kNotFound, "there is no snapshot {}", snapshot.to_string());
+  std::optional<SnapshotRow> first;
+  if (base && !(first = catalog_.snapshot(*base))) {
+    throw Error(ErrorKind::kNotFound, "there is no snapshot {}", base->to_string());
+  }
+
+  const auto hold =
+      metadata_snapshots_.hold(std::max(second->transaction_id, first ? first->transaction_id : 0));
+  Metadata metadata(BlockDevice::open(pool_.metadata_device(), Access::kReadOnly), Root::kHeld);
+  if (!is_same_device(catalog_, metadata, *second)) {
+    throw Error(ErrorKind::kCorrupt,
+                "thin device {} is no longer snapshot '{}': the pool was changed by others",
+                second->thin_id, second->name);
+  }
+  if (first && !is_same_device(catalog_, metadata, *first)) {
+    throw Error(ErrorKind::kNotFound, "thin device {} is no longer snapshot '{}'", first->thin_id,
+                first->name);
+  }
+
+  std::vector<ChangedRange> ranges;
+  const Sectors block_size = metadata.superblock().data_block_size;
+  const auto first_id = first ? std::optional(first->thin_id) : std::nullopt;
+  metadata.delta(first_id, second->thin_id, [&](const DeltaRange& range) {
+    const std::uint64_t begin = range.begin.bytes(block_size);
+    const std::uint64_t end = std::min(range.end.bytes(block_size), second->size);
+    if (begin < end) ranges.push_back({{begin, end}, range.change});
+  });
+  return ranges;
+}
+
+}  // namespace convoy

@@ -1,0 +1,85 @@
+// Who reads which snapshot, and what has changed between two of them.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "catalog/catalog.h"
+#include "devmapper/thin_pool.h"
+#include "thinmeta/metadata.h"
+#include "volumes/metadata_snapshots.h"
+
+namespace convoy {
+
+class SnapshotReaders;
+
+// While one of these lives, its snapshot is a read-only block device.
+class SnapshotReader {
+ public:
+  SnapshotReader(SnapshotReaders& owner, SnapshotRow snapshot, std::string job)
+      : owner_(&owner), snapshot_(std::move(snapshot)), job_(std::move(job)) {}
+  SnapshotReader(SnapshotReader&& other) noexcept
+      : owner_(std::exchange(other.owner_, nullptr)),
+        snapshot_(std::move(other.snapshot_)),
+        job_(std::move(other.job_)) {}
+  SnapshotReader& operator=(SnapshotReader&&) = delete;
+  SnapshotReader(const SnapshotReader&) = delete;
+  SnapshotReader& operator=(const SnapshotReader&) = delete;
+  ~SnapshotReader();
+
+  std::filesystem::path device() const;
+  const SnapshotRow& snapshot() const { return snapshot_; }
+
+ private:
+  SnapshotReaders* owner_;
+  SnapshotRow snapshot_;
+  std::string job_;
+};
+
+struct ChangedRange {
+  ByteRange range;
+  Change change = Change::kAdded;
+};
+
+// Thread-safe.
+class SnapshotReaders {
+ public:
+  SnapshotReaders(Catalog& catalog, ThinPool& pool, std::string pool_name)
+      : catalog_(catalog),
+        pool_(pool),
+        pool_name_(std::move(pool_name)),
+        metadata_snapshots_(pool) {}
+
+  // The caller holds the lock of the snapshot's volume, so that nobody deletes it in this moment.
+  SnapshotReader read(const SnapshotRow& snapshot, const std::string& job);
+
+  // Throws kBusy, naming the job, if one of them is being read.
+  void require_unread(const std::vector<SnapshotRow>& snapshots);
+
+  // The ranges of `snapshot` that differ from `base`, in ascending order, clipped to its size;
+  // without a base, all that is mapped. Both must not be deleted meanwhile. Read from the pool's
+  // metadata under its metadata snapshot, which is held no longer than that takes. Throws kCorrupt
+  // if the metadata are damaged or `snapshot`'s thin id is not what it was; kNotFound if `base` is
+  // gone or its thin id is not what it was.
+  std::vector<ChangedRange> changed_ranges(const std::optional<Uuid>& base, const Uuid& snapshot);
+
+ private:
+  friend class SnapshotReader;
+  std::string device_name(const SnapshotRow& snapshot) const;
+  void stop(const SnapshotRow& snapshot, const std::string& job);
+
+  Catalog& catalog_;
+  ThinPool& pool_;
+  std::string pool_name_;
+  MetadataSnapshots metadata_snapshots_;
+
+  std::mutex lock_;
+  std::map<Uuid, std::vector<std::string>> jobs_;  // of each snapshot that is being read
+};
+
+}  // namespace convoy

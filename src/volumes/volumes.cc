@@ -1,0 +1,251 @@
+#include "volumes/volumes.h"
+
+#include <spdlog/spdlog.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "base/name.h"
+#include "base/size.h"
+#include "sys/file.h"
+#include "volumes/filesystem.h"
+
+namespace convoy {
+namespace {
+
+std::string device_path(const std::string& name) {
+  return "/dev/mapper/" + name;
+}
+
+void check_size(std::uint64_t size, Sectors block_size) {
+  if (size == 0 || size > kMaxVolumeSize) {
+    throw Error(ErrorKind::kInvalidArgument, "a volume can't have {} bytes: give a size up to {}",
+                size, format_size(kMaxVolumeSize));
+  }
+  const std::uint64_t block = block_size.bytes();
+  if (size % block == 0) return;
+  throw Error(ErrorKind::kInvalidArgument,
+              "a size of {} bytes is not a multiple of the pool's blocks of {}: the nearest ones "
+              "are {} and {} bytes",
+              size, format_size(block), std::max(size / block, std::uint64_t{1}) * block,
+              (size / block + 1) * block);
+}
+
+}  // namespace
+
+Volumes::Volumes(Catalog& catalog, ThinPool& pool, MountNamespace mounts, VolumesOptions options)
+    : catalog_(catalog),
+      pool_(pool),
+      mounts_(std::move(mounts)),
+      options_(std::move(options)),
+      pool_name_(catalog.pool().value().name),
+      boot_id_(read_text_file("/proc/sys/kernel/random/boot_id")),
+      transactions_(catalog, pool),
+      readers_(catalog, pool, pool_name_) {}
+
+PoolRow Volumes::pool() {
+  return catalog_.pool().value();
+}
+
+void Volumes::check_new_name(const char* what, const std::string& name) {
+  check_name(what, name);
+  const std::string work_prefix = pool_name_ + "-";
+  const bool work_device =
+      name.starts_with(work_prefix) && Uuid::parse(name.substr(work_prefix.size()));
+  if (name == pool_name_ || name == "control" || work_device) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "'{}' can't be the name of a {}: it is taken under /dev/mapper", name, what);
+  }
+}
+
+// --- Volumes
+// ---------------------------------------------------------------------------------------------------------
+
+VolumeRow Volumes::make_device(VolumeRow volume) {
+  if (volume.name.empty()) volume.name = "volume-" + random_hex(16);
+  check_new_name("volume", volume.name);
+  if (!catalog_.state_of_name(volume.name) && pool_.name_in_use(volume.name)) {
+    throw Error(ErrorKind::kAlreadyExists,
+                "a dm device named '{}' that is not ours exists already; choose another name",
+                volume.name);
+  }
+  volume.created = now();
+  volume = transactions_.create(std::move(volume));
+  try {
+    activate(volume);
+  } catch (...) {
+    abandon(volume);
+    throw;
+  }
+  return volume;
+}
+
+void Volumes::activate(const DeviceRow& volume) {
+  pool_.activate(volume.name, volume.uuid.to_string(), {volume.thin_id},
+                 Sectors::of_bytes(volume.size), Access::kReadWrite);
+}
+
+void Volumes::destroy(const VolumeRow& volume) {
+  catalog_.set_state_with_snapshots(volume.uuid, DeviceState::kDeleting);
+  for (const SnapshotRow& snapshot : catalog_.snapshots_of(volume.uuid))
+    transactions_.remove(snapshot);
+  transactions_.remove(volume);
+}
+
+void Volumes::abandon(const VolumeRow& volume) noexcept {
+  try {
+    pool_.deactivate(volume.name);
+    destroy(volume);
+  } catch (const std::exception& error) {
+    spdlog::error("what was made of volume {} stays, hidden, until the next start: {}", volume.name,
+                  error.what());
+  }
+}
+
+VolumeView Volumes::create(const NewVolume& request) {
+  const PoolRow pool = catalog_.pool().value();
+  VolumeRow volume;
+  volume.uuid = volume.lineage = Uuid::generate();
+  volume.name = request.name;
+  volume.size = request.size.value_or(pool.default_size);
+  volume.filesystem = pool.default_filesystem;
+  check_size(volume.size, pool.block_size);
+  check_filesystem_size(volume.filesystem, volume.size);
+
+  volume = make_device(std::move(volume));
+  const auto lock = volume_locks_.lock(volume.uuid);
+  try {
+    make_filesystem(volume.filesystem, device_path(volume.name), options_.command_timeout);
+    catalog_.set_state(volume.uuid, DeviceState::kReady);
+  } catch (...) {
+    abandon(volume);
+    throw;
+  }
+  spdlog::info("volume {} created: {} of {}", volume.name, format_size(volume.size),
+               volume.filesystem);
+  return view(volume, mounts_.mounts(), {});
+}
+
+Volumes::Construction Volumes::begin_restore(const RestoredVolume& request) {
+  check_filesystem(request.filesystem);
+  if (request.size == 0 || request.size > kMaxVolumeSize || request.size % kSectorBytes != 0) {
+    throw Error(ErrorKind::kInvalidArgument, "a volume can't have the backup's size of {} bytes",
+                request.size);
+  }
+  VolumeRow volume;
+  volume.uuid = Uuid::generate();
+  volume.name = request.name;
+  volume.size = request.size;
+  volume.filesystem = request.filesystem;
+  volume.lineage = request.lineage;
+  return {*this, make_device(std::move(volume))};
+}
+
+Volumes::Construction::~Construction() {
+  if (volumes_ != nullptr) volumes_->abandon(volume_);
+}
+
+std::filesystem::path Volumes::Construction::device() const {
+  return device_path(volume_.name);
+}
+
+VolumeView Volumes::Construction::commit() {
+  volumes_->catalog_.set_state(volume_.uuid, DeviceState::kReady);
+  Volumes& volumes = *std::exchange(volumes_, nullptr);
+  return volumes.view(volume_, volumes.mounts_.mounts(), {});
+}
+
+Volumes::Locked Volumes::lock_volume(std::string_view reference) {
+  const VolumeRow found = catalog_.find_volume(reference);
+  VolumeLocks::Lock lock = volume_locks_.lock(found.uuid);
+  // It may have been deleted while we waited.
+  return {catalog_.find_volume(found.uuid.to_string()), std::move(lock)};
+}
+
+void Volumes::remove(std::string_view reference) {
+  const auto [volume, lock] = lock_volume(reference);
+  const std::filesystem::path mountpoint = mounted_at(volume, mounts_.mounts());
+  if (!mountpoint.empty()) {
+    throw Error(ErrorKind::kBusy, "volume '{}' is mounted at {}; unmount it first", volume.name,
+                mountpoint.native());
+  }
+  readers_.require_unread(catalog_.snapshots_of(volume.uuid));
+
+  pool_.deactivate(volume.name);
+  try {
+    destroy(volume);
+  } catch (const Error&) {
+    // Still a volume, if not even the first step was recorded.
+    if (catalog_.state_of_name(volume.name) == DeviceState::kReady) activate(volume);
+    throw;
+  }
+  spdlog::info("volume {} deleted", volume.name);
+}
+
+VolumeView Volumes::view(const VolumeRow& volume, const std::vector<Mount>& mounts,
+                         std::vector<SnapshotRow> snapshots) {
+  return {volume, device_path(volume.name), mounted_at(volume, mounts), std::move(snapshots)};
+}
+
+VolumeView Volumes::inspect(std::string_view reference) {
+  const VolumeRow volume = catalog_.find_volume(reference);
+  std::vector<SnapshotRow> snapshots = catalog_.snapshots_of(volume.uuid);
+  std::erase_if(snapshots,
+                [](const SnapshotRow& snapshot) { return snapshot.state != DeviceState::kReady; });
+  return view(volume, mounts_.mounts(), std::move(snapshots));
+}
+
+std::vector<VolumeView> Volumes::list() {
+  std::map<Uuid, std::vector<SnapshotRow>> snapshots;
+  for (SnapshotRow& snapshot : catalog_.snapshots()) {
+    if (snapshot.state == DeviceState::kReady)
+      snapshots[snapshot.volume].push_back(std::move(snapshot));
+  }
+  const std::vector<Mount> mounts = mounts_.mounts();
+  std::vector<VolumeView> views;
+  for (const VolumeRow& volume : catalog_.volumes()) {
+    if (volume.state == DeviceState::kReady)
+      views.push_back(view(volume, mounts, std::move(snapshots[volume.uuid])));
+  }
+  return views;
+}
+
+// --- Snapshots
+// -------------------------------------------------------------------------------------------------------
+
+SnapshotRow Volumes::create_snapshot(std::string_view reference, std::string name) {
+  const auto [volume, lock] = lock_volume(reference);
+  SnapshotRow snapshot;
+  snapshot.uuid = Uuid::generate();
+  snapshot.name = name.empty() ? "snapshot-" + random_hex(16) : std::move(name);
+  check_new_name("snapshot", snapshot.name);
+  snapshot.size = volume.size;
+  snapshot.volume = volume.uuid;
+  snapshot.created = now();
+
+  snapshot = transactions_.create(std::move(snapshot), volume);
+  catalog_.set_state(snapshot.uuid, DeviceState::kReady);
+  spdlog::info("snapshot {} of volume {} created", snapshot.name, volume.name);
+  return snapshot;
+}
+
+void Volumes::remove_snapshot(std::string_view reference) {
+  const SnapshotRow found = catalog_.find_snapshot(reference);
+  const auto lock = volume_locks_.lock(found.volume);
+  const SnapshotRow snapshot = catalog_.find_snapshot(found.uuid.to_string());
+  readers_.require_unread({snapshot});
+  catalog_.set_state(snapshot.uuid, DeviceState::kDeleting);
+  transactions_.remove(snapshot);
+  spdlog::info("snapshot {} deleted", snapshot.name);
+}
+
+SnapshotRow Volumes::inspect_snapshot(std::string_view reference) {
+  return catalog_.find_snapshot(reference);
+}
+
+SnapshotReader Volumes::read_snapshot(std::string_view reference, const std::string& job) {
+  const SnapshotRow found = catalog_.find_snapshot(reference);
+  const auto lock = volume_locks_.lock(found.volume);
+  return readers_.read(catalog_.find_snapshot(found.uuid.to_string()), job);
+}
+
+}  // namespace convoy

@@ -1,0 +1,170 @@
+// The life of volumes and snapshots: catalog, pool and file systems kept in step.
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "catalog/catalog.h"
+#include "devmapper/thin_pool.h"
+#include "sys/mount_namespace.h"
+#include "thinmeta/metadata.h"
+#include "volumes/pool_transactions.h"
+#include "volumes/snapshot_readers.h"
+#include "volumes/volume_locks.h"
+
+namespace convoy {
+
+// A volume as users see it.
+struct VolumeView {
+  VolumeRow volume;
+  std::filesystem::path device;
+  std::filesystem::path mountpoint;  // what the kernel says; empty if it isn't mounted
+  std::vector<SnapshotRow> snapshots;
+};
+
+struct NewVolume {
+  std::string name;                   // empty: "volume-" and 16 hex digits
+  std::optional<std::uint64_t> size;  // empty: the pool's default
+};
+
+// What a volume that is restored from a backup has from it.
+struct RestoredVolume {
+  std::string name;  // empty: as in NewVolume
+  std::uint64_t size = 0;
+  std::string filesystem;
+  Uuid lineage;
+};
+
+struct VolumesOptions {
+  std::filesystem::path default_mounts;  // the directory under which volumes are mounted by default
+  std::chrono::milliseconds command_timeout;
+};
+
+// Thread-safe. Work on one volume is done one at a time; work on different volumes goes on side by
+// side. References name a volume or snapshot as Catalog::find_volume says; unknown ones throw
+// kNotFound.
+class Volumes {
+ public:
+  Volumes(Catalog& catalog, ThinPool& pool, MountNamespace mounts, VolumesOptions options);
+
+  // Once, at start, before anything else: brings pool, catalog and mounts together again after
+  // whatever happened. Resumes what is suspended, finishes or undoes what was begun, makes every
+  // volume's device, and mounts what the command line had mounted. A volume that can't be activated
+  // or mounted is logged and does not keep the others from it. Throws if the pool and the catalog
+  // don't belong together.
+  void recover();
+
+  // Makes a volume with an empty file system. Throws kInvalidArgument (name, size), kAlreadyExists,
+  // or what the pool or mkfs failed with; then there is no volume.
+  VolumeView create(const NewVolume& request);
+
+  // A volume that exists for nobody else until it is committed, for a restore to write to.
+  class Construction;
+  Construction begin_restore(const RestoredVolume& request);
+
+  // Deletes it with its snapshots. Throws kBusy if it is mounted, open, or a snapshot of it is
+  // being read.
+  void remove(std::string_view reference);
+
+  VolumeView inspect(std::string_view reference);
+  std::vector<VolumeView> list();
+
+  // Mounts it for `kind` and `id`, at `target` or the default place. A volume that is mounted
+  // already just gets one more user, if `target` is empty or where it is; else throws kBusy.
+  // Returns where it is mounted.
+  std::filesystem::path mount(std::string_view reference, const std::filesystem::path& target,
+                              VolumeUser::Kind kind, const std::string& id);
+  // Ends this user's use; the last one's end unmounts it. Ending a use that there isn't is no
+  // error. Throws kBusy while processes use files in it, or if the command line would unmount under
+  // Docker's containers.
+  void unmount(std::string_view reference, VolumeUser::Kind kind, const std::string& id);
+
+  // A crash-consistent snapshot; a mounted volume's writers wait for a moment. An empty name:
+  // "snapshot-" and 16 hex digits.
+  SnapshotRow create_snapshot(std::string_view volume, std::string name);
+  void remove_snapshot(std::string_view reference);
+  SnapshotRow inspect_snapshot(std::string_view reference);
+
+  // Opens it for reading; it can't be deleted meanwhile. `job` says who reads, to those who would
+  // delete it.
+  SnapshotReader read_snapshot(std::string_view reference, const std::string& job);
+  // As SnapshotReaders::changed_ranges.
+  std::vector<ChangedRange> changed_ranges(const std::optional<Uuid>& base, const Uuid& snapshot) {
+    return readers_.changed_ranges(base, snapshot);
+  }
+
+  PoolRow pool();
+  PoolStatus pool_status() { return pool_.status(); }
+  const std::filesystem::path& default_mounts() const { return options_.default_mounts; }
+
+ private:
+  struct Locked {
+    VolumeRow volume;
+    VolumeLocks::Lock lock;
+  };
+  Locked lock_volume(std::string_view reference);
+
+  void check_new_name(const char* what, const std::string& name);
+  VolumeRow make_device(VolumeRow volume);
+  void activate(const DeviceRow& volume);
+  // Takes an inactive volume out of the pool and the catalog, snapshots first.
+  void destroy(const VolumeRow& volume);
+  // Undoes a create that failed; what can't be undone now is logged and left to the next start.
+  void abandon(const VolumeRow& volume) noexcept;
+
+  VolumeView view(const VolumeRow& volume, const std::vector<Mount>& mounts,
+                  std::vector<SnapshotRow> snapshots);
+  // Where the kernel has it mounted: where we mounted it, if that is among several places; empty if
+  // nowhere.
+  std::filesystem::path mounted_at(const VolumeRow& volume, const std::vector<Mount>& mounts);
+  std::filesystem::path default_mountpoint(const VolumeRow& volume) const;
+  void mount_now(const VolumeRow& volume, const std::filesystem::path& target);
+  void unmount_now(const VolumeRow& volume, const std::filesystem::path& target);
+  void forget_mountpoint(const VolumeRow& volume, const std::filesystem::path& target);
+
+  void remove_strays();
+  void remove_unfinished();
+  void activate_all();
+  void restore_mount(const VolumeRow& volume);
+
+  Catalog& catalog_;
+  ThinPool& pool_;
+  MountNamespace mounts_;
+  VolumesOptions options_;
+  std::string pool_name_;
+  std::string boot_id_;
+  PoolTransactions transactions_;
+  SnapshotReaders readers_;
+  VolumeLocks volume_locks_;
+};
+
+class Volumes::Construction {
+ public:
+  Construction(Volumes& volumes, VolumeRow volume)
+      : volumes_(&volumes), volume_(std::move(volume)) {}
+  Construction(Construction&& other) noexcept
+      : volumes_(std::exchange(other.volumes_, nullptr)), volume_(std::move(other.volume_)) {}
+  Construction& operator=(Construction&&) = delete;
+  Construction(const Construction&) = delete;
+  Construction& operator=(const Construction&) = delete;
+  // Not committed: removes the volume. What can't be removed is logged, and removed at the next
+  // start.
+  ~Construction();
+
+  std::filesystem::path device() const;
+  // Makes it a volume like any other.
+  VolumeView commit();
+
+ private:
+  Volumes* volumes_;
+  VolumeRow volume_;
+};
+
+}  // namespace convoy

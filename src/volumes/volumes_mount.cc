@@ -1,0 +1,126 @@
+// Volumes: mounting, unmounting and who uses a mount.
+#include <algorithm>
+#include <thread>
+
+#include <spdlog/spdlog.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "volumes/filesystem.h"
+#include "volumes/volumes.h"
+
+namespace convoy {
+namespace {
+
+std::string names_of_containers(const std::vector<VolumeUser>& users) {
+  std::string names;
+  for (const VolumeUser& user : users) {
+    if (user.kind != VolumeUser::Kind::kDocker) continue;
+    if (!names.empty()) names += ", ";
+    names += user.id;
+  }
+  return names;
+}
+
+}  // namespace
+
+std::filesystem::path Volumes::default_mountpoint(const VolumeRow& volume) const {
+  return options_.default_mounts / volume.name;
+}
+
+std::filesystem::path Volumes::mounted_at(const VolumeRow& volume,
+                                          const std::vector<Mount>& mounts) {
+  const std::optional<dev_t> device = pool_.device_number(volume.name);
+  std::filesystem::path first;
+  for (const Mount& mount : mounts) {
+    if (mount.device != device || mount.root != "/") continue;
+    if (mount.target == volume.mountpoint) return mount.target;
+    if (first.empty()) first = mount.target;
+  }
+  return first;
+}
+
+std::filesystem::path Volumes::mount(std::string_view reference,
+                                     const std::filesystem::path& target, VolumeUser::Kind kind,
+                                     const std::string& id) {
+  const auto [volume, lock] = lock_volume(reference);
+  if (!target.empty() && !target.is_absolute()) {
+    throw Error(ErrorKind::kInvalidArgument, "the mount point '{}' is not an absolute path",
+                target.native());
+  }
+  const VolumeUser user{kind, id, boot_id_};
+  const std::filesystem::path present = mounted_at(volume, mounts_.mounts());
+  if (!present.empty()) {
+    if (!target.empty() && target.lexically_normal() != present) {
+      throw Error(ErrorKind::kBusy, "volume '{}' is mounted already, at {}", volume.name,
+                  present.native());
+    }
+    catalog_.add_user(volume.uuid, user, present);
+    return present;
+  }
+
+  const std::filesystem::path chosen =
+      target.empty() ? default_mountpoint(volume) : target.lexically_normal();
+  // The user first: a mount that nobody is recorded for would be left over by a crash.
+  catalog_.add_user(volume.uuid, user, chosen);
+  try {
+    mount_now(volume, chosen);
+  } catch (...) {
+    catalog_.remove_user(volume.uuid, kind, id);
+    forget_mountpoint(volume, chosen);
+    throw;
+  }
+  spdlog::info("volume {} mounted at {}", volume.name, chosen.native());
+  return chosen;
+}
+
+void Volumes::mount_now(const VolumeRow& volume, const std::filesystem::path& target) {
+  mounts_.make_directories(target);
+  mounts_.mount("/dev/mapper/" + volume.name, target, volume.filesystem,
+                mount_options(volume.filesystem));
+}
+
+void Volumes::unmount(std::string_view reference, VolumeUser::Kind kind, const std::string& id) {
+  const auto [volume, lock] = lock_volume(reference);
+  std::vector<VolumeUser> others = catalog_.users(volume.uuid);
+  std::erase_if(others, [&](const VolumeUser& user) { return user.kind == kind && user.id == id; });
+  const std::filesystem::path mountpoint = mounted_at(volume, mounts_.mounts());
+
+  if (others.empty()) {
+    if (!mountpoint.empty()) unmount_now(volume, mountpoint);
+    catalog_.remove_user(volume.uuid, kind, id);
+    if (!volume.mountpoint.empty()) forget_mountpoint(volume, volume.mountpoint);
+    return;
+  }
+  catalog_.remove_user(volume.uuid, kind, id);
+  if (kind == VolumeUser::Kind::kCommand && !mountpoint.empty()) {
+    throw Error(ErrorKind::kBusy,
+                "volume '{}' stays mounted at {}: containers use it, by the mount ids {}",
+                volume.name, mountpoint.native(), names_of_containers(others));
+  }
+}
+
+void Volumes::unmount_now(const VolumeRow& volume, const std::filesystem::path& target) {
+  for (auto waited = std::chrono::milliseconds(0);; waited += kBusyRetryStep) {
+    try {
+      mounts_.unmount(target);
+      spdlog::info("volume {} unmounted from {}", volume.name, target.native());
+      return;
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kBusy || waited >= kBusyRetryLimit) throw;
+    }
+    std::this_thread::sleep_for(kBusyRetryStep);
+  }
+}
+
+void Volumes::forget_mountpoint(const VolumeRow& volume, const std::filesystem::path& target) {
+  catalog_.clear_mountpoint(volume.uuid);
+  if (target != default_mountpoint(volume)) return;
+  try {
+    mounts_.remove_directory(target);
+  } catch (const Error& error) {
+    spdlog::warn("volume {}: {}", volume.name, error.message());
+  }
+}
+
+}  // namespace convoy

@@ -1,0 +1,99 @@
+// Volumes: bringing pool, catalog and mounts together again at the daemon's start.
+#include <spdlog/spdlog.h>
+
+#include "base/error.h"
+#include "volumes/volumes.h"
+
+namespace convoy {
+namespace {
+
+// For what must not keep the rest from starting: the failure is logged with what it was about.
+template <typename Action>
+void attempt(const std::string& what, Action&& action) {
+  try {
+    std::forward<Action>(action)();
+  } catch (const Error& error) {
+    spdlog::error("{}: {}", what, error.message());
+  }
+}
+
+}  // namespace
+
+void Volumes::recover() {
+  // First of all: whoever writes to a suspended device hangs.
+  for (const ActiveThin& device : pool_.active()) {
+    if (!device.suspended) continue;
+    spdlog::warn("{} was left suspended and is resumed", device.name);
+    pool_.resume(device.name);
+  }
+  if (pool_.status().metadata_snapshot_held) {
+    spdlog::warn("a metadata snapshot was left held and is released");
+    pool_.release_metadata_snapshot();
+  }
+  transactions_.recover();
+  remove_strays();
+  remove_unfinished();
+  activate_all();
+  catalog_.forget_users_before(boot_id_);
+  for (const VolumeRow& volume : catalog_.volumes()) {
+    if (volume.state == DeviceState::kReady)
+      attempt("volume " + volume.name, [&] { restore_mount(volume); });
+  }
+}
+
+void Volumes::remove_strays() {
+  // Snapshots that were being read, and devices whose rows are gone.
+  for (const ActiveThin& device : pool_.active()) {
+    const std::optional<Uuid> uuid = Uuid::parse(device.object_uuid);
+    if (uuid && catalog_.volume(*uuid)) continue;
+    attempt("dm device " + device.name, [&] { pool_.deactivate(device.name); });
+  }
+}
+
+void Volumes::remove_unfinished() {
+  for (const VolumeRow& volume : catalog_.volumes()) {
+    if (volume.state == DeviceState::kReady) continue;
+    spdlog::info("volume {} was not finished and is removed", volume.name);
+    abandon(volume);
+  }
+  for (const SnapshotRow& snapshot : catalog_.snapshots()) {
+    if (snapshot.state == DeviceState::kReady) continue;
+    spdlog::info("snapshot {} was not finished and is removed", snapshot.name);
+    attempt("snapshot " + snapshot.name, [&] {
+      catalog_.set_state(snapshot.uuid, DeviceState::kDeleting);
+      transactions_.remove(snapshot);
+    });
+  }
+}
+
+void Volumes::activate_all() {
+  for (const VolumeRow& volume : catalog_.volumes()) {
+    if (volume.state != DeviceState::kReady || pool_.device_number(volume.name)) continue;
+    attempt("volume " + volume.name, [&] { activate(volume); });
+  }
+}
+
+void Volumes::restore_mount(const VolumeRow& volume) {
+  const std::filesystem::path present = mounted_at(volume, mounts_.mounts());
+  const std::vector<VolumeUser> users = catalog_.users(volume.uuid);
+  if (!present.empty()) {
+    // A mount that was made, or was to be ended, when the daemon died.
+    if (users.empty()) unmount_now(volume, present);
+    return;
+  }
+  bool wanted = false;
+  for (const VolumeUser& user : users) {
+    wanted = wanted || user.kind == VolumeUser::Kind::kCommand;
+    // Its mount is gone, so the container is too.
+    if (user.kind == VolumeUser::Kind::kDocker)
+      catalog_.remove_user(volume.uuid, user.kind, user.id);
+  }
+  if (wanted) {
+    mount_now(volume, volume.mountpoint);
+    spdlog::info("volume {} mounted again at {}", volume.name, volume.mountpoint.native());
+  } else if (!volume.mountpoint.empty()) {
+    forget_mountpoint(volume, volume.mountpoint);
+  }
+}
+
+}  // namespace convoy
