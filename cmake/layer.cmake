@@ -12,7 +12,7 @@ function(convoy_layer name)
 
   if(tests)
     add_executable(${name}_test ${tests})
-    target_link_libraries(${name}_test PRIVATE convoy_${name} GTest::gmock_main)
+    target_link_libraries(${name}_test PRIVATE convoy_${name} GTest::gmock_main ${RAPIDCHECK})
     set_property(GLOBAL APPEND PROPERTY CONVOY_UNIT_TESTS ${name}_test)
   endif()
 endfunction()

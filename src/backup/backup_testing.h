@@ -1,0 +1,214 @@
+// What the tests of backups have in common: a volume to back up, a store in memory, and what must
+// always be true of it.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <optional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "backup/backups.h"
+#include "backup/create_backup.h"
+#include "backup/delete_backup.h"
+#include "backup/layout.h"
+#include "backup/pack_reader.h"
+#include "backup/restore_backup.h"
+#include "backup/store.h"
+#include "base/error.h"
+#include "objectstore/memory_store.h"
+#include "sys/file.h"
+#include "sys/unique_fd.h"
+
+namespace convoy {
+
+using Bytes = std::vector<std::byte>;
+
+// The error that `action` throws.
+inline Error error_of(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const Error& error) {
+    return error;
+  }
+  return {ErrorKind::kInternal, "no error was thrown"};
+}
+
+// Bytes that can't be compressed; equal for equal seeds.
+inline Bytes noise(unsigned seed, std::size_t size) {
+  std::mt19937_64 generator(seed);
+  Bytes bytes(size);
+  for (std::size_t at = 0; at < size; at += sizeof(std::uint64_t)) {
+    const std::uint64_t next = generator();
+    std::memcpy(bytes.data() + at, &next, std::min(sizeof next, size - at));
+  }
+  return bytes;
+}
+
+// A device in memory, zero at first.
+class TestDevice {
+ public:
+  explicit TestDevice(std::uint64_t size) : fd_(::memfd_create("device", MFD_CLOEXEC)) {
+    Resize(size);
+  }
+
+  int fd() const { return fd_.get(); }
+  std::uint64_t size() const { return size_; }
+
+  void Resize(std::uint64_t size) {
+    size_ = size;
+    if (::ftruncate(fd_.get(), static_cast<off_t>(size)) != 0) throw system_error(errno, "memfd");
+  }
+
+  void Write(std::uint64_t offset, const Bytes& bytes) { write_all_at(fd_.get(), bytes, offset); }
+  void Zero(std::uint64_t offset, std::size_t size) { Write(offset, Bytes(size)); }
+
+  Bytes Content() const {
+    Bytes content(size_);
+    read_exactly_at(fd_.get(), content, 0);
+    return content;
+  }
+
+ private:
+  UniqueFd fd_;
+  std::uint64_t size_ = 0;
+};
+
+inline Bytes restored(const Store& store, const BackupRecord& record) {
+  const TestDevice target(record.info.source.size);
+  restore_backup(store, record, target.fd(), {}, {});
+  return target.Content();
+}
+
+// The references of a backup into each pack, found by walking its tree.
+class ReferenceCount {
+ public:
+  ReferenceCount(const Store& store, const BackupRecord& record) : packs_(store.objects(), record) {
+    if (record.root) Count(*record.root, record.shape().height() - 1);
+  }
+
+  const std::map<PackName, std::uint64_t>& counts() const { return counts_; }
+
+ private:
+  void Count(const Reference& reference, std::uint32_t level) {
+    ++counts_[reference.pack];
+    const PackReader::Item item{.reference = reference, .range = {}};
+    TreeNode node;
+    packs_.read(
+        std::span(&item, 1), kMaxNodeSize,
+        [&](std::size_t, std::span<const std::byte> bytes) { node = decode_node(bytes, level); });
+    for (const auto& entry : node.entries) {
+      if (!entry) continue;
+      if (level > 0) {
+        Count(*entry, level - 1);
+      } else {
+        ++counts_[entry->pack];
+      }
+    }
+  }
+
+  PackReader packs_;
+  std::map<PackName, std::uint64_t> counts_;
+};
+
+class BackupTest : public testing::Test {
+ protected:
+  static constexpr std::uint32_t kChunk = kDefaultChunkSize;
+
+  BackupSource SourceOf(std::uint64_t size) const {
+    return {.lineage = lineage_,
+            .driver = "devicemapper",
+            .volume = {.uuid = lineage_, .name = "db", .created = now(), .filesystem = "ext4"},
+            .snapshot = {.uuid = Uuid::generate(), .name = "db-1", .created = now()},
+            .size = size};
+  }
+
+  BackupPlan PlanOf(const TestDevice& device, const std::optional<BackupRecord>& parent,
+                    std::vector<SourceRange> ranges) const {
+    return {.source = SourceOf(device.size()),
+            .device_fd = device.fd(),
+            .parent = parent ? std::optional(parent->info.uuid) : std::nullopt,
+            .ranges = std::move(ranges),
+            .chunk_size = chunk_size_};
+  }
+
+  // Of everything, whether it changed or not.
+  BackupRecord BackUpAll(const TestDevice& device,
+                         const std::optional<BackupRecord>& parent = std::nullopt) {
+    return BackUp(PlanOf(device, parent, {{{0, device.size()}, SourceKind::kRead}}), device);
+  }
+
+  BackupRecord BackUp(const TestDevice& device, const std::optional<BackupRecord>& parent,
+                      std::vector<SourceRange> ranges) {
+    return BackUp(PlanOf(device, parent, std::move(ranges)), device);
+  }
+
+  BackupRecord BackUp(const BackupPlan& plan, const TestDevice& device) {
+    const BackupRecord record = create_backup(store_, plan, {}, {});
+    expected_[record.info.uuid] = device.Content();
+    return record;
+  }
+
+  void Delete(const Uuid& backup) {
+    delete_backup(store_, lineage_, backup);
+    expected_.erase(backup);
+  }
+
+  std::vector<std::string> KeysUnder(const std::string& prefix) {
+    std::vector<std::string> keys;
+    objects_.list(prefix, [&](const ObjectInfo& info) { keys.push_back(info.key); });
+    return keys;
+  }
+
+  std::vector<std::string> Packs() { return KeysUnder(prefix_of(lineage_, LineagePart::kPacks)); }
+
+  // Every backup in the store can be restored, and holds what was backed up if this test made it.
+  // Its JSON says the truth about its packs.
+  void CheckBackups() {
+    for (const Uuid& backup : backups_of(store_, lineage_)) {
+      const BackupRecord record = read_backup(store_, lineage_, backup);
+      const Bytes content = restored(store_, record);
+      const auto expected = expected_.find(backup);
+      if (expected != expected_.end()) {
+        EXPECT_TRUE(content == expected->second) << backup.to_string();
+      }
+      std::map<PackName, std::uint64_t> listed;
+      for (const auto& [pack, use] : record.packs) {
+        listed[pack] = use.references;
+        EXPECT_EQ(objects_.head(pack_key(lineage_, pack))->size, use.size);
+      }
+      EXPECT_EQ(listed, ReferenceCount(store_, record).counts());
+    }
+  }
+
+  // No pack is there that no backup refers to, and nothing of those who were at work.
+  void CheckNothingIsLeftOver() {
+    std::vector<std::string> referred;
+    for (const Uuid& backup : backups_of(store_, lineage_)) {
+      for (const auto& [pack, use] : read_backup(store_, lineage_, backup).packs) {
+        referred.push_back(pack_key(lineage_, pack));
+      }
+    }
+    std::ranges::sort(referred);
+    referred.erase(std::unique(referred.begin(), referred.end()), referred.end());
+    EXPECT_EQ(Packs(), referred);
+    EXPECT_THAT(KeysUnder(prefix_of(lineage_, LineagePart::kLeases)), testing::IsEmpty());
+    EXPECT_THAT(KeysUnder(prefix_of(lineage_, LineagePart::kPlans)), testing::IsEmpty());
+  }
+
+  std::uint32_t chunk_size_ = kChunk;  // of backups without parent
+  const Uuid lineage_ = Uuid::generate();
+  MemoryStore objects_;
+  Store store_ = Store::open_or_create(objects_, std::nullopt);
+  std::map<Uuid, Bytes> expected_;  // what was backed up, by backup
+};
+
+}  // namespace convoy

@@ -1,0 +1,34 @@
+// Which backups a store has.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "backup/backup_record.h"
+#include "backup/store.h"
+#include "base/error.h"
+#include "base/uuid.h"
+
+namespace convoy {
+
+// Throws kNotFound if the store has no such backup, kCorrupt if its JSON is damaged or that of
+// another, kUnsupported if it is of another version of the format.
+BackupRecord read_backup(const Store& store, const Uuid& lineage, const Uuid& backup);
+
+// The UUIDs of a lineage's backups, ascending: by time. Reads none of them.
+std::vector<Uuid> backups_of(const Store& store, const Uuid& lineage);
+
+// The newest backup of a lineage; nothing if it has none. Throws as read_backup.
+std::optional<BackupRecord> newest_backup(const Store& store, const Uuid& lineage);
+
+struct BackupList {
+  std::vector<BackupInfo> backups;  // ascending by lineage and then by time
+  std::vector<Error> damaged;       // one for each backup that can't be read
+};
+
+// The backups of all lineages, or of those volumes that had this name when they were backed up. One
+// damaged backup does not hide the others. Reads every backup's JSON.
+BackupList list_backups(const Store& store, const std::optional<std::string>& volume_name);
+
+}  // namespace convoy

@@ -1,0 +1,51 @@
+// Makes a backup: reads what may differ from the parent, stores what the store does not have, and
+// commits.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <stop_token>
+#include <vector>
+
+#include "backup/backup_record.h"
+#include "backup/progress.h"
+#include "backup/source_ranges.h"
+#include "backup/store.h"
+#include "base/limits.h"
+#include "base/uuid.h"
+
+namespace convoy {
+
+struct BackupPlan {
+  BackupSource source;
+
+  // Holds the volume's content, which must not change meanwhile. May be O_DIRECT. Stays the
+  // caller's.
+  int device_fd = -1;
+
+  // The backup of the same lineage that this one is built on: what no range covers is taken from
+  // there. Without one it is zero.
+  std::optional<Uuid> parent = std::nullopt;
+
+  // Ascending, without overlaps, within the volume. To read more than has changed is harmless, and
+  // costs no space in the store if the content is the parent's.
+  std::vector<SourceRange> ranges = {};
+
+  // Of a backup without parent: a power of two from kMinChunkSize to kMaxChunkSize. One with a
+  // parent has its parent's.
+  std::uint32_t chunk_size = kDefaultChunkSize;
+};
+
+// Makes the backup and returns its record, which is then durably in the store. Any number of hosts
+// may do this at once, and delete backups meanwhile.
+//
+// Throws kNotFound if the parent is gone: plan anew, on another one. kUnavailable if the lease
+// lapsed, or the parent was deleted meanwhile and its packs with it: try again. kCorrupt if what is
+// needed of the parent is damaged. kCancelled within one leaf's work after a request.
+// kInvalidArgument for a plan that can't be; kIo and kNoSpace as device and store have it. After an
+// error the store has no such backup, and what was stored for it is removed now or, if that fails,
+// as garbage later.
+BackupRecord create_backup(const Store& store, const BackupPlan& plan, const ProgressSink& progress,
+                           std::stop_token stop);
+
+}  // namespace convoy

@@ -1,0 +1,325 @@
+// What a backup stores and what it does not, whatever changed.
+#include "backup/create_backup.h"
+
+#include <fcntl.h>
+
+#include "backup/backup_testing.h"
+#include "base/uuid.h"
+#include "sys/block_device.h"
+
+namespace convoy {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+TEST_F(BackupTest, RestoresWhatWasBackedUp) {
+  TestDevice device(40 * kMiB);
+  device.Write(0, noise(1, 17 * kMiB));  // more than one pack
+  device.Write(30 * kMiB, Bytes(kMiB, std::byte{'a'}));
+  const BackupRecord record = BackUpAll(device);
+  EXPECT_EQ(record.info.statistics.bytes_read, 40 * kMiB);
+  EXPECT_GT(record.packs.size(), 2U);
+  CheckBackups();
+  CheckNothingIsLeftOver();
+}
+
+TEST_F(BackupTest, StoresNothingForZerosReadOrToldOf) {
+  TestDevice device(8 * kMiB);
+  EXPECT_FALSE(BackUpAll(device).root);
+  EXPECT_FALSE(BackUp(device, std::nullopt, {{{0, 8 * kMiB}, SourceKind::kZero}}).root);
+  EXPECT_FALSE(BackUp(device, std::nullopt, {}).root);
+  EXPECT_THAT(Packs(), IsEmpty());
+  CheckBackups();
+}
+
+TEST_F(BackupTest, StoresOneChunkForOneChangedPage) {
+  TestDevice device(40 * kMiB);
+  device.Write(0, noise(1, 40 * kMiB));
+  const BackupRecord first = BackUpAll(device);
+  device.Write(10 * kMiB, noise(2, 4096));
+  const BackupRecord second =
+      BackUp(device, first, {{{10 * kMiB, 10 * kMiB + 4096}, SourceKind::kRead}});
+  EXPECT_EQ(second.info.statistics.bytes_read, kChunk);
+  EXPECT_EQ(second.info.statistics.chunks_stored, 1U);
+  EXPECT_LT(second.info.statistics.bytes_stored, kChunk + 20 * kKiB);
+  CheckBackups();
+}
+
+TEST_F(BackupTest, KeepsTheParentsChunksWhereTheContentIsTheSame) {
+  TestDevice device(20 * kMiB);
+  device.Write(0, noise(1, 20 * kMiB));
+  const BackupRecord first = BackUpAll(device);
+  const std::size_t packs = Packs().size();
+  const BackupRecord second = BackUpAll(device, first);
+  EXPECT_EQ(second.info.statistics.chunks_stored, 0U);
+  EXPECT_EQ(second.info.statistics.chunks_reused, 20 * kMiB / kChunk);
+  EXPECT_EQ(second.root, first.root);
+  EXPECT_EQ(second.packs, first.packs);
+  EXPECT_EQ(Packs().size(), packs);
+}
+
+TEST_F(BackupTest, StoresEqualChunksOnce) {
+  TestDevice device(16 * kMiB);
+  const Bytes chunk = noise(1, kChunk);
+  for (std::uint64_t offset = 0; offset < device.size(); offset += kChunk) {
+    device.Write(offset, chunk);
+  }
+  const BackupRecord record = BackUpAll(device);
+  EXPECT_EQ(record.info.statistics.chunks_stored, 1U);
+  EXPECT_EQ(record.info.statistics.chunks_reused, 16 * kMiB / kChunk - 1);
+  CheckBackups();
+}
+
+TEST_F(BackupTest, DropsWhatIsToldToBeZero) {
+  TestDevice device(40 * kMiB);
+  device.Write(0, noise(1, 40 * kMiB));
+  const BackupRecord first = BackUpAll(device);
+  // Whole leaves, parts of leaves, and parts of chunks: these must be read, since the rest of the
+  // chunk is not zero.
+  device.Zero(1000 * 512, 20 * kMiB);
+  const BackupRecord second =
+      BackUp(device, first, {{{1000 * 512, 1000 * 512 + 20 * kMiB}, SourceKind::kZero}});
+  EXPECT_EQ(second.info.statistics.bytes_read, 2 * kChunk);
+  CheckBackups();
+}
+
+TEST_F(BackupTest, ForgetsPacksThatItDoesNotReferToAnyMore) {
+  TestDevice device(4 * kMiB);
+  device.Write(0, noise(1, 4 * kMiB));
+  const BackupRecord first = BackUpAll(device);
+  device.Write(0, noise(2, 4 * kMiB));
+  const BackupRecord second = BackUpAll(device, first);
+  for (const auto& [pack, use] : second.packs) EXPECT_EQ(pack.backup, second.info.uuid);
+  CheckBackups();
+}
+
+TEST_F(BackupTest, CompressesWhatCanBeCompressed) {
+  TestDevice device(8 * kMiB);
+  for (std::uint64_t i = 0; i < device.size() / kChunk; ++i) {
+    device.Write(i * kChunk, Bytes(kChunk, static_cast<std::byte>(i + 1)));
+  }
+  EXPECT_LT(BackUpAll(device).info.statistics.bytes_stored, 100 * kKiB);
+  CheckBackups();
+}
+
+TEST_F(BackupTest, TakesVolumesOfAnyNumberOfSectors) {
+  constexpr std::uint64_t kLeaf = 128 * kChunk;
+  for (const std::uint64_t size : std::vector<std::uint64_t>{
+           512, 4096, kChunk, kChunk + 512, kLeaf - 512, kLeaf, kLeaf + 1536, 20 * kMiB + 3584}) {
+    TestDevice device(size);
+    device.Write(0, noise(static_cast<unsigned>(size), size));
+    const BackupRecord record = BackUpAll(device);
+    EXPECT_TRUE(restored(store_, record) == device.Content()) << size;
+  }
+  CheckBackups();
+}
+
+// The tree of 4 KiB chunks grows by a level at 512 KiB and at 64 MiB.
+class ResizedBackup : public BackupTest,
+                      public testing::WithParamInterface<std::pair<std::uint64_t, std::uint64_t>> {
+};
+
+TEST_P(ResizedBackup, HoldsTheVolumeAsItIsNow) {
+  const auto [before, after] = GetParam();
+  TestDevice device(before);
+  device.Write(0, noise(1, before));
+  chunk_size_ = kMinChunkSize;
+  const BackupRecord first = BackUpAll(device);
+  chunk_size_ = kChunk;  // the parent's counts
+
+  device.Resize(after);  // to zeros, if it grows; nothing else is told to have changed
+  const BackupRecord second = BackUp(device, first, {});
+  EXPECT_LE(second.info.statistics.bytes_read, 4096U);
+  EXPECT_EQ(second.chunk_size, 4096U);
+
+  if (after >= 8192) {
+    device.Write(after - 4096, noise(2, 4096));
+    BackUp(device, second, {{{after - 4096, after}, SourceKind::kRead}});
+  }
+  CheckBackups();
+  Delete(first.info.uuid);
+  CheckBackups();
+  CheckNothingIsLeftOver();
+}
+
+INSTANTIATE_TEST_SUITE_P(Sizes, ResizedBackup,
+                         testing::Values(std::pair{4096, 8192}, std::pair{4096 + 512, 1 << 20},
+                                         std::pair{512, 512 << 10}, std::pair{300 << 10, 65 << 20},
+                                         std::pair{(600 << 10) + 512, 65 << 20},
+                                         std::pair{8192, 4096}, std::pair{1 << 20, 4096 + 512},
+                                         std::pair{(65 << 20) + 512, 300 << 10},
+                                         std::pair{65 << 20, 512}, std::pair{2 << 20, 1 << 20},
+                                         std::pair{(1 << 20) + 512, (1 << 20) + 1024},
+                                         std::pair{(1 << 20) + 1024, (1 << 20) + 512}));
+
+TEST_F(BackupTest, WritesATreeAnewThatStandsInTooManyPacks) {
+  constexpr std::uint64_t kLeaf = 128 * 4096;
+  TestDevice device(100 * kLeaf);
+  for (unsigned i = 0; i < 100; ++i) device.Write(i * kLeaf, noise(i, 4096));
+  chunk_size_ = kMinChunkSize;
+  BackupRecord last = BackUpAll(device);
+
+  // Each backup changes another leaf, so that each one's tree stands in one pack more.
+  std::vector<std::ptrdiff_t> tree_packs;
+  for (unsigned i = 0; i < 66; ++i) {
+    device.Write(i * kLeaf, noise(1000 + i, 4096));
+    const SourceRange changed{{i * kLeaf, i * kLeaf + 4096}, SourceKind::kRead};
+    last = create_backup(store_, PlanOf(device, last, {changed}), {}, {});
+    tree_packs.push_back(std::ranges::count_if(
+        last.packs, [](const auto& pack) { return pack.first.kind == PackKind::kTree; }));
+  }
+  EXPECT_EQ(tree_packs[63], 65);
+  EXPECT_EQ(tree_packs[64], 1);
+  EXPECT_EQ(tree_packs[65], 2);
+  EXPECT_TRUE(restored(store_, last) == device.Content());
+}
+
+TEST_F(BackupTest, ReadsADeviceOpenedForDirectIo) {
+  const std::string path = testing::TempDir() + "direct-" + random_hex(16);
+  const std::uint64_t size = 20 * kMiB + 512 * 3;
+  const Bytes content = noise(1, size);
+  {
+    const UniqueFd file = open_file(path, O_RDWR | O_CREAT | O_EXCL, 0600);
+    write_all_at(file.get(), content, 0);
+    fsync_file(file.get(), path);
+  }
+  const BlockDevice device = BlockDevice::open(path, Access::kReadWrite);
+  BackupPlan plan{.source = SourceOf(size), .device_fd = device.fd()};
+  plan.ranges = {{{0, size}, SourceKind::kRead}};
+  const BackupRecord record = create_backup(store_, plan, {}, {});
+  EXPECT_TRUE(restored(store_, record) == content);
+
+  std::filesystem::resize_file(path, 0);
+  std::filesystem::resize_file(path, size);
+  restore_backup(store_, record, device.fd(), {}, {});
+  const UniqueFd file = open_file(path, O_RDONLY);
+  Bytes found(size);
+  read_exactly_at(file.get(), found, 0);
+  EXPECT_TRUE(found == content);
+  std::filesystem::remove(path);
+}
+
+TEST_F(BackupTest, ReportsProgressUpToTheTotal) {
+  TestDevice device(20 * kMiB);
+  device.Write(0, noise(1, 20 * kMiB));
+  std::vector<Progress> seen;
+  const ProgressSink sink = [&](const Progress& progress) { seen.push_back(progress); };
+  const BackupRecord record = create_backup(
+      store_, PlanOf(device, std::nullopt, {{{0, 12 * kMiB}, SourceKind::kRead}}), sink, {});
+  ASSERT_GE(seen.size(), 3U);
+  EXPECT_EQ(seen.front().bytes_done, 0U);
+  EXPECT_EQ(seen.back().bytes_done, 12 * kMiB);
+  for (const Progress& progress : seen) EXPECT_EQ(progress.bytes_total, 12 * kMiB);
+
+  seen.clear();
+  const TestDevice target(20 * kMiB);
+  restore_backup(store_, record, target.fd(), sink, {});
+  EXPECT_EQ(seen.back().bytes_done, 12 * kMiB);
+  for (const Progress& progress : seen) EXPECT_EQ(progress.bytes_total, 12 * kMiB);
+}
+
+TEST_F(BackupTest, StopsWithinALeafAndLeavesNothing) {
+  TestDevice device(40 * kMiB);
+  device.Write(0, noise(1, 40 * kMiB));
+  std::stop_source stop;
+  std::uint64_t done = 0;
+  const ProgressSink stop_at_20 = [&](const Progress& progress) {
+    done = progress.bytes_done;
+    if (done >= 20 * kMiB) stop.request_stop();
+  };
+  const Error error = error_of([&] {
+    create_backup(store_, PlanOf(device, std::nullopt, {{{0, 40 * kMiB}, SourceKind::kRead}}),
+                  stop_at_20, stop.get_token());
+  });
+  EXPECT_EQ(error.kind(), ErrorKind::kCancelled);
+  EXPECT_LE(done, 24 * kMiB);
+  EXPECT_THAT(KeysUnder(""), ElementsAre(kStoreKey));
+}
+
+TEST_F(BackupTest, StopsARestoreWithinALeaf) {
+  TestDevice device(40 * kMiB);
+  device.Write(0, noise(1, 40 * kMiB));
+  const BackupRecord record = BackUpAll(device);
+  const TestDevice target(40 * kMiB);
+  std::stop_source stop;
+  std::uint64_t done = 0;
+  const Error error = error_of([&] {
+    restore_backup(
+        store_, record, target.fd(),
+        [&](const Progress& progress) {
+          done = progress.bytes_done;
+          if (done > 0) stop.request_stop();
+        },
+        stop.get_token());
+  });
+  EXPECT_EQ(error.kind(), ErrorKind::kCancelled);
+  EXPECT_EQ(done, 8 * kMiB);
+}
+
+TEST_F(BackupTest, RefusesPlansThatCantBe) {
+  TestDevice device(kMiB);
+  const auto refused = [&](const std::function<void(BackupPlan&)>& spoil) {
+    BackupPlan plan = PlanOf(device, std::nullopt, {{{0, kMiB}, SourceKind::kRead}});
+    spoil(plan);
+    return error_of([&] { create_backup(store_, plan, {}, {}); }).kind();
+  };
+  const auto invalid = ErrorKind::kInvalidArgument;
+  EXPECT_EQ(refused([](BackupPlan& plan) { plan.source.size = 0; }), invalid);
+  EXPECT_EQ(refused([](BackupPlan& plan) { plan.source.size = 1000; }), invalid);
+  EXPECT_EQ(refused([](BackupPlan& plan) { plan.source.size = 2 * kMiB; }), invalid);
+  EXPECT_EQ(refused([](BackupPlan& plan) { plan.source.size = kMaxVolumeSize + 512; }), invalid);
+  EXPECT_EQ(refused([](BackupPlan& plan) { plan.source.volume.name = "../x"; }), invalid);
+  EXPECT_EQ(refused([](BackupPlan& plan) { plan.chunk_size = 5000; }), invalid);
+  EXPECT_EQ(refused([](BackupPlan& plan) { plan.chunk_size = 2048; }), invalid);
+  EXPECT_EQ(refused([](BackupPlan& plan) { plan.ranges[0].bytes.end = kMiB + 1; }), invalid);
+  EXPECT_THAT(KeysUnder(""), ElementsAre(kStoreKey));
+}
+
+TEST_F(BackupTest, SaysThatTheParentIsGone) {
+  TestDevice device(kMiB);
+  device.Write(0, noise(1, kMiB));
+  const BackupRecord first = BackUpAll(device);
+  Delete(first.info.uuid);
+  const Error error = error_of([&] { BackUpAll(device, first); });
+  EXPECT_EQ(error.kind(), ErrorKind::kNotFound);
+  EXPECT_THAT(error.message(), HasSubstr(first.info.uuid.to_string()));
+  EXPECT_THAT(KeysUnder(""), ElementsAre(kStoreKey));
+}
+
+TEST_F(BackupTest, RefusesToRestoreToAShorterDevice) {
+  TestDevice device(kMiB);
+  device.Write(0, noise(1, kMiB));
+  const BackupRecord record = BackUpAll(device);
+  const TestDevice target(kMiB - 512);
+  const Error error = error_of([&] { restore_backup(store_, record, target.fd(), {}, {}); });
+  EXPECT_EQ(error.kind(), ErrorKind::kInvalidArgument);
+}
+
+TEST_F(BackupTest, FindsBackupsByVolumeNameAndTime) {
+  TestDevice device(kMiB);
+  device.Write(0, noise(1, kMiB));
+  const BackupRecord first = BackUpAll(device);
+  const BackupRecord second = BackUpAll(device, first);
+  BackupPlan other = PlanOf(device, std::nullopt, {});
+  other.source.lineage = Uuid::generate();
+  other.source.volume.name = "web";
+  const BackupRecord third = create_backup(store_, other, {}, {});
+
+  const auto uuids = [&](const std::optional<std::string>& name) {
+    std::vector<Uuid> found;
+    for (const BackupInfo& info : list_backups(store_, name).backups) found.push_back(info.uuid);
+    return found;
+  };
+  EXPECT_THAT(uuids("db"), ElementsAre(first.info.uuid, second.info.uuid));
+  EXPECT_THAT(uuids("web"), ElementsAre(third.info.uuid));
+  EXPECT_EQ(uuids(std::nullopt).size(), 3U);
+  EXPECT_THAT(uuids("d"), IsEmpty());
+  EXPECT_EQ(newest_backup(store_, lineage_)->info.uuid, second.info.uuid);
+  EXPECT_FALSE(newest_backup(store_, Uuid::generate()));
+  EXPECT_EQ(read_backup(store_, lineage_, second.info.uuid).info.parent, first.info.uuid);
+}
+
+}  // namespace
+}  // namespace convoy

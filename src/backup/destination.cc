@@ -1,0 +1,158 @@
+#include "backup/destination.h"
+
+#include <algorithm>
+#include <optional>
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+#include "objectstore/directory_store.h"
+
+namespace convoy {
+namespace {
+
+constexpr std::string_view kDirectoryScheme = "vfs://";
+constexpr std::string_view kS3Scheme = "s3://";
+
+std::optional<unsigned> hex_value(char c) {
+  if (c >= '0' && c <= '9') return static_cast<unsigned>(c - '0');
+  if (c >= 'a' && c <= 'f') return static_cast<unsigned>(c - 'a' + 10);
+  if (c >= 'A' && c <= 'F') return static_cast<unsigned>(c - 'A' + 10);
+  return std::nullopt;
+}
+
+// The bytes that percent-encoded text stands for; nothing for a '%' without two hex digits, or for
+// %00.
+std::optional<std::string> decode_percent(std::string_view text) {
+  std::string decoded;
+  while (!text.empty()) {
+    std::size_t used = 1;
+    char c = text[0];
+    if (c == '%') {
+      const auto high = text.size() > 2 ? hex_value(text[1]) : std::nullopt;
+      const auto low = text.size() > 2 ? hex_value(text[2]) : std::nullopt;
+      if (!high || !low) return std::nullopt;
+      c = static_cast<char>(*high * 16 + *low);
+      used = 3;
+    }
+    if (c == '\0') return std::nullopt;
+    decoded += c;
+    text.remove_prefix(used);
+  }
+  return decoded;
+}
+
+// Left as they are: RFC 3986's unreserved characters, and those that neither a URL's query nor a
+// shell takes for itself.
+bool stays_plain(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+         std::string_view("-._~/:@+,=").find(c) != std::string_view::npos;
+}
+
+std::string encode_percent(std::string_view text) {
+  std::string encoded;
+  for (const char c : text) {
+    if (stays_plain(c)) {
+      encoded += c;
+    } else {
+      encoded += fmt::format("%{:02X}", static_cast<unsigned char>(c));
+    }
+  }
+  return encoded;
+}
+
+// The path with single slashes and one at its end; nothing if it is relative or has components that
+// mean another one.
+std::optional<std::filesystem::path> normalise(const std::string& text) {
+  if (!text.starts_with('/')) return std::nullopt;
+  std::string normal = "/";
+  for (const std::filesystem::path& component : std::filesystem::path(text).relative_path()) {
+    // ".." can't be resolved by text alone: it may follow a symbolic link.
+    if (component == "." || component == "..") return std::nullopt;
+    if (component.empty()) continue;
+    normal += component.native();
+    normal += '/';
+  }
+  return normal;
+}
+
+[[noreturn]] void refuse(std::string_view url, std::string_view why) {
+  throw Error(ErrorKind::kInvalidArgument,
+              "'{}' is no backup destination or backup: {}; it looks like vfs:///path/", url, why);
+}
+
+// A parameter's value as the UUID it must be.
+Uuid uuid_parameter(std::string_view url, std::string_view name, std::string_view value) {
+  const auto uuid = Uuid::parse(value);
+  if (!uuid) refuse(url, fmt::format("{}= must be a UUID", name));
+  return *uuid;
+}
+
+}  // namespace
+
+Destination Destination::parse(std::string_view url) {
+  if (url.starts_with(kS3Scheme)) {
+    throw Error(ErrorKind::kUnsupported, "'{}': destinations of the kind s3:// are not supported",
+                url);
+  }
+  if (!url.starts_with(kDirectoryScheme)) refuse(url, "it does not begin with vfs://");
+  const std::string_view encoded = url.substr(kDirectoryScheme.size());
+  if (encoded.find_first_of("?#") != std::string_view::npos) {
+    refuse(url, "a destination has no parameters");
+  }
+  const auto decoded = decode_percent(encoded);
+  if (!decoded) refuse(url, "a '%' is not followed by two hex digits of a character");
+  auto path = normalise(*decoded);
+  if (!path) refuse(url, "the path must be absolute, without '.' and '..' in it");
+  return {std::move(*path)};
+}
+
+std::string Destination::to_string() const {
+  return fmt::format("{}{}", kDirectoryScheme, encode_percent(path.native()));
+}
+
+BackupUrl BackupUrl::parse(std::string_view url) {
+  const std::size_t question = url.find('?');
+  if (question == std::string_view::npos) refuse(url, "it names no backup");
+  const Destination destination = Destination::parse(url.substr(0, question));
+
+  std::string query(url.substr(question + 1));
+  constexpr std::string_view kEscapedAnd = "\\u0026";
+  for (std::size_t at = query.find(kEscapedAnd); at != std::string::npos;
+       at = query.find(kEscapedAnd)) {
+    query.replace(at, kEscapedAnd.size(), "&");
+  }
+  std::optional<Uuid> backup, lineage;
+  std::string_view rest = query;
+  while (!rest.empty()) {
+    const std::string_view parameter = rest.substr(0, rest.find('&'));
+    rest.remove_prefix(std::min(rest.size(), parameter.size() + 1));
+    const std::size_t equals = std::min(parameter.find('='), parameter.size() - 1);
+    const std::string_view name = parameter.substr(0, equals);
+    std::optional<Uuid>* const value = name == "backup"   ? &backup
+                                       : name == "volume" ? &lineage
+                                                          : nullptr;
+    if (value == nullptr || *value) refuse(url, "after '?' stand backup= and volume= only");
+    *value = uuid_parameter(url, name, parameter.substr(equals + 1));
+  }
+  if (!backup || !lineage) refuse(url, "backup= and volume= must both be there");
+  return {destination, *backup, *lineage};
+}
+
+std::string BackupUrl::to_string() const {
+  return fmt::format("{}?backup={}&volume={}", destination.to_string(), backup.to_string(),
+                     lineage.to_string());
+}
+
+std::unique_ptr<ObjectStore> open_object_store(const Destination& destination) {
+  try {
+    return std::make_unique<DirectoryStore>(destination.path);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kNotFound) throw;
+    throw Error(ErrorKind::kInvalidArgument,
+                "the backup destination {} is not an existing directory",
+                destination.path.native());
+  }
+}
+
+}  // namespace convoy

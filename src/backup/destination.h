@@ -1,0 +1,46 @@
+// Where backups go, and how one of them is named, as users write and read it.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/uuid.h"
+#include "objectstore/object_store.h"
+
+namespace convoy {
+
+// "vfs:///path/": a directory of this host, which may be an NFS mount.
+struct Destination {
+  std::filesystem::path path;  // absolute, without "." and "..", with one '/' at its end
+
+  // Characters of the path may be percent-encoded; '?', '#' and '%' must be. Throws
+  // kInvalidArgument for what is no destination, kUnsupported for an s3:// URL.
+  static Destination parse(std::string_view url);
+
+  // A URL that parses to the same destination: equal destinations have equal texts.
+  std::string to_string() const;
+
+  bool operator==(const Destination&) const = default;
+};
+
+// "vfs:///path/?backup=<uuid>&volume=<uuid of the lineage>".
+struct BackupUrl {
+  Destination destination;
+  Uuid backup;
+  Uuid lineage;
+
+  // The parameters may come in either order, and the six characters "\u0026" stand for "&": that is
+  // how JSON written by others shows it. Throws as Destination::parse does.
+  static BackupUrl parse(std::string_view url);
+
+  std::string to_string() const;
+
+  bool operator==(const BackupUrl&) const = default;
+};
+
+// Throws kInvalidArgument if the destination's directory does not exist, kIo if it can't be opened.
+std::unique_ptr<ObjectStore> open_object_store(const Destination& destination);
+
+}  // namespace convoy

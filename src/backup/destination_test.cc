@@ -1,0 +1,94 @@
+#include "backup/destination.h"
+
+#include <filesystem>
+
+#include "backup/backup_testing.h"
+#include "base/bytes.h"
+
+namespace convoy {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr char kBackup[] = "01a2071d-1f56-7eb7-ac3c-6a2834722a13";
+constexpr char kLineage[] = "01a2071d-22ba-7a90-b3f6-c87d1f5f3b4e";
+
+TEST(Destination, IsAnAbsolutePath) {
+  EXPECT_EQ(Destination::parse("vfs:///mnt/backup/").path, "/mnt/backup/");
+  EXPECT_EQ(Destination::parse("vfs:///mnt/backup").path, "/mnt/backup/");
+  EXPECT_EQ(Destination::parse("vfs:////mnt//backup//").path, "/mnt/backup/");
+  EXPECT_EQ(Destination::parse("vfs:///").path, "/");
+  EXPECT_EQ(Destination::parse("vfs:///a%20b%3f/%C3%A4").path, "/a b?/\xc3\xa4/");
+  EXPECT_EQ(Destination::parse("vfs:///a b").path, "/a b/");
+}
+
+TEST(Destination, PrintsWhatParsesToTheSame) {
+  for (const char* const path : {"/", "/mnt/backup/", "/a b/", "/100%/", "/a?b#c&d/",
+                                 "/\xc3\xa4\n/", "/~user/x:y@z+1,2=3/"}) {
+    const Destination destination{path};
+    EXPECT_EQ(Destination::parse(destination.to_string()), destination) << path;
+  }
+  EXPECT_EQ(Destination{"/a b/100%/"}.to_string(), "vfs:///a%20b/100%25/");
+}
+
+TEST(Destination, RefusesWhatIsNone) {
+  for (const char* const url :
+       {"", "/mnt/backup", "vfs:/mnt", "vfs://", "vfs://mnt/backup", "file:///mnt", "VFS:///mnt",
+        "vfs:///a/../b", "vfs:///a/./b", "vfs:///%2e%2e/b", "vfs:///a%", "vfs:///a%2", "vfs:///%zz",
+        "vfs:///a%00b", "vfs:///a?backup=x", "vfs:///a#b"}) {
+    const Error error = error_of([&] { Destination::parse(url); });
+    EXPECT_EQ(error.kind(), ErrorKind::kInvalidArgument) << url;
+    EXPECT_THAT(error.message(), HasSubstr("vfs:///path/")) << url;
+  }
+  const Error s3 = error_of([] { Destination::parse("s3://bucket@region/path/"); });
+  EXPECT_EQ(s3.kind(), ErrorKind::kUnsupported);
+}
+
+TEST(Destination, IsAnExistingDirectoryWhenItIsOpened) {
+  const std::filesystem::path directory =
+      std::filesystem::path(testing::TempDir()) / ("destination-" + random_hex(16));
+  const Destination destination = Destination::parse("vfs://" + directory.native());
+  const Error error = error_of([&] { open_object_store(destination); });
+  EXPECT_EQ(error.kind(), ErrorKind::kInvalidArgument);
+  EXPECT_THAT(error.message(), HasSubstr("is not an existing directory"));
+
+  std::filesystem::create_directory(directory);
+  open_object_store(destination)->put("convoy/x", as_bytes("text"));
+  EXPECT_TRUE(std::filesystem::exists(directory / "convoy/x"));
+  std::filesystem::remove_all(directory);
+}
+
+TEST(BackupUrl, NamesBackupAndLineage) {
+  const std::string text = fmt::format("vfs:///mnt/b/?backup={}&volume={}", kBackup, kLineage);
+  const BackupUrl url = BackupUrl::parse(text);
+  EXPECT_EQ(url.destination.path, "/mnt/b/");
+  EXPECT_EQ(url.backup.to_string(), kBackup);
+  EXPECT_EQ(url.lineage.to_string(), kLineage);
+  EXPECT_EQ(url.to_string(), text);
+}
+
+TEST(BackupUrl, TakesTheOtherFormsThatPeopleHave) {
+  const BackupUrl url{Destination{"/mnt/b/"}, *Uuid::parse(kBackup), *Uuid::parse(kLineage)};
+  for (const char* const form :
+       {"vfs:///mnt/b/?backup={0}\\u0026volume={1}", "vfs:///mnt/b?backup={0}&volume={1}",
+        "vfs:///mnt/b/?volume={1}&backup={0}"}) {
+    EXPECT_EQ(BackupUrl::parse(fmt::format(fmt::runtime(form), kBackup, kLineage)), url) << form;
+  }
+}
+
+TEST(BackupUrl, RefusesWhatNamesNoBackup) {
+  for (const char* const form :
+       {"vfs:///mnt/", "vfs:///mnt/?", "vfs:///mnt/?backup={0}", "vfs:///mnt/?volume={1}",
+        "vfs:///mnt/?backup={0}&volume=db", "vfs:///mnt/?backup=backup-0123456789abcdef&volume={1}",
+        "vfs:///mnt/?backup={0}&volume={1}&x=y", "vfs:///mnt/?backup={0}&backup={0}&volume={1}",
+        "vfs:///mnt/?backup={0}&&volume={1}", "vfs:///mnt/?backup&volume={1}",
+        "?backup={0}&volume={1}"}) {
+    const std::string url = fmt::format(fmt::runtime(form), kBackup, kLineage);
+    EXPECT_EQ(error_of([&] { BackupUrl::parse(url); }).kind(), ErrorKind::kInvalidArgument) << url;
+  }
+  EXPECT_EQ(error_of([] { BackupUrl::parse("s3://b@r/p/?backup=x&volume=y"); }).kind(),
+            ErrorKind::kUnsupported);
+}
+
+}  // namespace
+}  // namespace convoy

@@ -1,0 +1,70 @@
+// Reads chunks and nodes of one backup out of its packs, and lets nothing through that is not what
+// the backup means.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <map>
+#include <span>
+#include <vector>
+
+#include "backup/backup_record.h"
+#include "backup/frame.h"
+#include "backup/layout.h"
+#include "backup/pack.h"
+#include "backup/tree_node.h"
+#include "objectstore/object_store.h"
+
+namespace convoy {
+
+// Not thread-safe. Remembers the footers of the packs used last, in bounded memory.
+class PackReader {
+ public:
+  // `objects` and `record` must outlive the reader.
+  PackReader(ObjectStore& objects, const BackupRecord& record)
+      : objects_(objects), record_(record) {}
+
+  // One thing to read: where it is, and for which bytes of the volume it stands, which errors name.
+  struct Item {
+    Reference reference;
+    ByteRange range;
+  };
+
+  // Reads all items, neighbours of a pack in one go, and calls `visit` with each one's index and
+  // plain bytes, in no particular order. None of them may be longer than `max_length`. Throws
+  // kCorrupt, naming backup, range and pack, for whatever is not as it was written; else what
+  // ObjectStore::get_range throws.
+  using Visit = std::function<void(std::size_t index, std::span<const std::byte> plain)>;
+  void read(std::span<const Item> items, std::size_t max_length, const Visit& visit);
+
+ private:
+  using Slots = std::vector<PackSlot>;
+
+  // An item whose place in its pack is known.
+  struct Placed {
+    std::size_t index;
+    PackSlot slot;
+  };
+
+  const Slots& slots_of(const PackName& pack);
+  Slots read_footer(const PackName& pack, std::uint64_t size);
+  PackSlot place(const Reference& reference);
+  void read_run(std::span<const Placed> run, std::span<const Item> items, std::size_t max_length,
+                const Visit& visit);
+  // Runs `action`; what it throws gets the item's backup, range and pack before it.
+  template <typename Action>
+  auto about(const Item& item, Action&& action) const;
+
+  ObjectStore& objects_;
+  const BackupRecord& record_;
+  FrameDecoder decoder_;
+  std::vector<std::byte> run_;
+
+  // Footers, the one used last in front.
+  std::list<std::pair<PackName, Slots>> footers_;
+  std::map<PackName, std::list<std::pair<PackName, Slots>>::iterator> footer_of_;
+  std::size_t footer_slots_ = 0;
+};
+
+}  // namespace convoy

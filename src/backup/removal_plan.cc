@@ -1,0 +1,54 @@
+#include "backup/removal_plan.h"
+
+#include <nlohmann/json.hpp>
+#include <spdlog/spdlog.h>
+
+#include "backup/json_fields.h"
+#include "base/error.h"
+
+namespace convoy {
+namespace {
+
+std::vector<PackName> parse_packs(const nlohmann::json& json) {
+  const JsonFields fields(json);
+  fields.check_version();
+  const nlohmann::json& list = fields.field("packs");
+  if (!list.is_array()) fields.refuse("packs", "is not a list");
+  std::vector<PackName> packs;
+  packs.reserve(list.size());
+  for (const nlohmann::json& element : list) {
+    const auto pack =
+        element.is_string() ? parse_pack_name(element.get_ref<const std::string&>()) : std::nullopt;
+    if (!pack) fields.refuse("packs", "has an element that is not the name of a pack");
+    packs.push_back(*pack);
+  }
+  return packs;
+}
+
+}  // namespace
+
+void put_plan(const Store& store, const RemovalPlan& plan) {
+  nlohmann::json packs = nlohmann::json::array();
+  for (const PackName& pack : plan.packs) packs.push_back(to_string(pack));
+  const nlohmann::json json = {{"version", 1}, {"packs", packs}};
+  put_json(store.objects(), plan.key, json.dump() + '\n');
+}
+
+std::vector<RemovalPlan> list_plans(const Store& store, const Uuid& lineage) {
+  std::vector<RemovalPlan> plans;
+  store.objects().list(prefix_of(lineage, LineagePart::kPlans), [&](const ObjectInfo& info) {
+    RemovalPlan plan{.key = info.key, .packs = {}};
+    try {
+      const nlohmann::json json = get_json(store.objects(), info.key);
+      plan.packs = with_context(info.key, [&] { return parse_packs(json); });
+    } catch (const Error& error) {
+      if (error.kind() == ErrorKind::kNotFound) return;  // its remover is done
+      if (error.kind() != ErrorKind::kCorrupt) throw;
+      spdlog::warn("a plan of removal is ignored: {}", error.message());
+    }
+    plans.push_back(std::move(plan));
+  });
+  return plans;
+}
+
+}  // namespace convoy

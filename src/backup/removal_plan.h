@@ -1,0 +1,26 @@
+// What a remover writes down before it removes packs: the objects in a lineage's gc/. A plan
+// outlives a remover that dies, and warns writers.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "backup/layout.h"
+#include "backup/store.h"
+#include "base/uuid.h"
+
+namespace convoy {
+
+struct RemovalPlan {
+  std::string key;
+  std::vector<PackName> packs;
+};
+
+// Throws what ObjectStore::put throws.
+void put_plan(const Store& store, const RemovalPlan& plan);
+
+// All plans of a lineage. One that is damaged names no packs: what it named is found again as
+// garbage. Throws kUnsupported for one of another version.
+std::vector<RemovalPlan> list_plans(const Store& store, const Uuid& lineage);
+
+}  // namespace convoy

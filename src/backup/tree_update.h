@@ -1,0 +1,84 @@
+// Makes a backup's tree out of its parent's: descends only where something changed, refers to all
+// the rest where it is, and keeps the ledger of references on the way.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <stop_token>
+#include <vector>
+
+#include "backup/backup_record.h"
+#include "backup/pack_ledger.h"
+#include "backup/pack_reader.h"
+#include "backup/pack_writer.h"
+#include "backup/source_ranges.h"
+#include "backup/tree_node.h"
+
+namespace convoy {
+
+// kKeepNodes refers to an unchanged node where it is; kWriteAll writes every node anew, so that a
+// tree that many backups left in many packs stands in few again.
+enum class NodeReuse { kKeepNodes, kWriteAll };
+
+// One use. Not thread-safe.
+class TreeUpdate {
+ public:
+  // Sets the entries of the leaf beginning at chunk `first` that lie in `ranges`.
+  using UpdateLeaf =
+      std::function<void(std::uint64_t first, std::span<const ChunkRange> ranges, TreeNode& leaf)>;
+
+  // All references must outlive the update.
+  struct Parts {
+    TreeShape shape;            // of the new tree
+    const ChunkRanges& ranges;  // what may differ from the parent
+    PackReader* parent_packs;   // null without a parent
+    PackWriter& tree_packs;     // takes the new nodes
+    PackLedger& ledger;         // the parent's uses of packs, becomes the new backup's
+    UpdateLeaf update_leaf;
+    NodeReuse reuse = NodeReuse::kKeepNodes;
+    std::stop_token stop;
+  };
+
+  explicit TreeUpdate(Parts parts) : parts_(std::move(parts)) {}
+
+  // The root of the new tree; nothing if all is zero. `root` and `height` are the parent's; the
+  // height may be another one if the volume was resized. Throws kCorrupt if the parent's tree is
+  // damaged, kCancelled, and what PackWriter::add and UpdateLeaf throw.
+  std::optional<Reference> run(const std::optional<Reference>& root, std::uint32_t height);
+
+ private:
+  // What the parent's tree has at some place of the new one.
+  struct OldNode {
+    // Where the node is stored; nothing if there is none. Nothing also if the node only stands
+    // above the root of a smaller volume's tree, which is then its first entry.
+    std::optional<Reference> reference;
+    TreeNode node;
+    // The node's own level. Less than that of its place if it stands above a smaller volume's root.
+    std::uint32_t level = 0;
+  };
+
+  OldNode old_root(const std::optional<Reference>& root, std::uint32_t height);
+  std::optional<Reference> update(std::uint32_t level, std::uint64_t first, const OldNode& old);
+  TreeNode update_leaf(std::uint64_t first, const TreeNode& old);
+  TreeNode update_children(std::uint32_t level, std::uint64_t first, const OldNode& old);
+  bool must_visit(const std::optional<Reference>& old_child, const OldNode& old,
+                  std::uint32_t level, std::uint64_t child_first) const;
+  std::optional<Reference> finish(std::uint32_t level, const std::optional<Reference>& old,
+                                  const TreeNode& node);
+
+  using Places = std::vector<std::size_t>;
+  std::vector<OldNode> read_children(std::uint32_t level, std::uint64_t first, const OldNode& old,
+                                     const Places& places);
+  // The nodes of `level` that these entries of `parent`, whose first chunk is `first`, lead to.
+  std::vector<TreeNode> read_nodes(std::uint32_t level, std::uint64_t first, const TreeNode& parent,
+                                   const Places& places);
+  // Takes the nodes of `level` that these entries of `parent` lead to out of the ledger, and all
+  // that is under them.
+  void drop(std::uint32_t level, std::uint64_t first, const TreeNode& parent, const Places& places);
+
+  Parts parts_;
+};
+
+}  // namespace convoy

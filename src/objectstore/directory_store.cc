@@ -1,0 +1,239 @@
+#include "objectstore/directory_store.h"
+
+#include <algorithm>
+#include <cerrno>
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include "base/error.h"
+#include "base/uuid.h"
+#include "objectstore/directory_walk.h"
+#include "sys/file.h"
+
+namespace convoy {
+namespace {
+
+// A writer that needs a day between creating a file and renaming it has died.
+constexpr std::chrono::hours kStaleTemporary{24};
+
+// A file in the making. Unless it was renamed it is removed with this object.
+class TemporaryFile {
+ public:
+  // In the directory, which is made if it is missing.
+  TemporaryFile(int root, std::string_view directory)
+      : name_(fmt::format("{}{}", kTemporaryMark, random_hex(16))) {
+    do {  // another's remove may take the directory away, as long as nothing is in it
+      directory_ = make_directory(root, directory);
+      fd_ = UniqueFd(::openat(directory_.get(), name_.c_str(),
+                              O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644));
+    } while (!fd_ && errno == ENOENT);
+    if (!fd_) throw system_error(errno, "can't create a file");
+  }
+  ~TemporaryFile() {
+    if (!name_.empty()) ::unlinkat(directory_.get(), name_.c_str(), 0);
+  }
+  TemporaryFile(const TemporaryFile&) = delete;
+  TemporaryFile& operator=(const TemporaryFile&) = delete;
+
+  void write(std::span<const std::byte> data) {
+    write_all(fd_.get(), data);
+    if (::fsync(fd_.get()) != 0) throw system_error(errno, "can't sync the file");
+  }
+
+  void rename_to(const std::string& name) {
+    if (::renameat(directory_.get(), name_.c_str(), directory_.get(), name.c_str()) != 0) {
+      throw system_error(errno, "can't rename the file to its place");
+    }
+    name_.clear();
+    sync_directory();
+  }
+
+  // By link(2), which unlike rename(2) never replaces, on NFS too.
+  PutOutcome link_to(const std::string& name) {
+    if (::linkat(directory_.get(), name_.c_str(), directory_.get(), name.c_str(), 0) != 0) {
+      if (errno == EEXIST) return PutOutcome::kAlreadyThere;
+      throw system_error(errno, "can't link the file to its place");
+    }
+    sync_directory();
+    return PutOutcome::kStored;
+  }
+
+ private:
+  void sync_directory() {
+    if (::fsync(directory_.get()) != 0) throw system_error(errno, "can't sync the directory");
+  }
+
+  std::string name_;
+  UniqueFd directory_;
+  UniqueFd fd_;
+};
+
+void list_directory(int directory, const std::string& prefix,
+                    const std::function<void(const ObjectInfo&)>& visit);
+
+void visit_entry(int directory, const std::string& key, const DirectoryEntry& entry,
+                 const std::function<void(const ObjectInfo&)>& visit) {
+  if (entry.type == DirectoryEntry::Type::kFile) {
+    return visit({.key = key, .size = entry.size, .modified = entry.modified});
+  }
+  const UniqueFd child = open_directory(directory, entry.name);
+  if (child) list_directory(child.get(), key + '/', visit);
+}
+
+void remove_stale(int directory, const DirectoryContent& content) {
+  Timestamp newest;
+  for (const DirectoryEntry& entry : content.entries) newest = std::max(newest, entry.modified);
+  for (const DirectoryEntry& entry : content.temporary) {
+    if (newest - entry.modified >= kStaleTemporary) {
+      ::unlinkat(directory, entry.name.c_str(), 0);  // may fail where this host only reads
+    }
+  }
+}
+
+void list_directory(int directory, const std::string& prefix,
+                    const std::function<void(const ObjectInfo&)>& visit) {
+  const DirectoryContent content = with_context(prefix, [&] { return read_directory(directory); });
+  remove_stale(directory, content);
+  for (const DirectoryEntry& entry : content.entries) {
+    visit_entry(directory, prefix + entry.name, entry, visit);
+  }
+}
+
+std::string_view without_slash(std::string_view prefix) {
+  return prefix.substr(0, prefix.empty() ? 0 : prefix.size() - 1);
+}
+
+}  // namespace
+
+DirectoryStore::DirectoryStore(const std::filesystem::path& root)
+    : root_(root), root_fd_(open_file(root, O_RDONLY)) {
+  struct stat info = {};
+  if (::fstat(root_fd_.get(), &info) != 0) throw system_error(errno, root.native());
+  if (!S_ISDIR(info.st_mode)) {
+    throw Error(ErrorKind::kInvalidArgument, "{} is not a directory", root.native());
+  }
+}
+
+void DirectoryStore::put(const std::string& key, std::span<const std::byte> data) {
+  check_key(key);
+  const SplitKey split = split_key(key);
+  with_context(path_of(key), [&] {
+    TemporaryFile file(root_fd_.get(), split.directory);
+    file.write(data);
+    file.rename_to(std::string(split.name));
+  });
+}
+
+PutOutcome DirectoryStore::put_if_absent(const std::string& key, std::span<const std::byte> data) {
+  check_key(key);
+  const SplitKey split = split_key(key);
+  return with_context(path_of(key), [&] {
+    TemporaryFile file(root_fd_.get(), split.directory);
+    file.write(data);
+    return file.link_to(std::string(split.name));
+  });
+}
+
+std::vector<std::byte> DirectoryStore::get(const std::string& key, std::uint64_t max_size) {
+  const UniqueFd file = open_object(key);
+  return with_context(path_of(key), [&] {
+    struct stat info = {};
+    if (::fstat(file.get(), &info) != 0) throw system_error(errno, "can't examine it");
+    const auto size = static_cast<std::uint64_t>(info.st_size);
+    if (size > max_size) {
+      throw Error(ErrorKind::kCorrupt, "is {} bytes long, where {} are the most", size, max_size);
+    }
+    std::vector<std::byte> data(size);
+    read_exactly_at(file.get(), data, 0);
+    return data;
+  });
+}
+
+std::size_t DirectoryStore::get_range(const std::string& key, std::uint64_t offset,
+                                      std::span<std::byte> out) {
+  const UniqueFd file = open_object(key);
+  std::size_t done = 0;
+  while (done < out.size()) {
+    const ssize_t count = ::pread(file.get(), out.data() + done, out.size() - done,
+                                  static_cast<off_t>(offset + done));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) throw system_error(errno, fmt::format("{}: can't read", path_of(key)));
+    if (count == 0) break;
+    done += static_cast<std::size_t>(count);
+  }
+  return done;
+}
+
+std::optional<ObjectInfo> DirectoryStore::head(const std::string& key) {
+  check_key(key);
+  const SplitKey split = split_key(key);
+  return with_context(path_of(key), [&]() -> std::optional<ObjectInfo> {
+    const UniqueFd directory = open_directory(root_fd_.get(), split.directory);
+    if (!directory) return std::nullopt;
+    const auto entry = examine_entry(directory.get(), std::string(split.name));
+    if (!entry || entry->type != DirectoryEntry::Type::kFile) return std::nullopt;
+    return ObjectInfo{.key = key, .size = entry->size, .modified = entry->modified};
+  });
+}
+
+void DirectoryStore::list(const std::string& prefix,
+                          const std::function<void(const ObjectInfo&)>& visit) {
+  check_prefix(prefix);
+  const UniqueFd directory = open_directory(root_fd_.get(), without_slash(prefix));
+  if (directory) list_directory(directory.get(), prefix, visit);
+}
+
+std::vector<std::string> DirectoryStore::list_directories(const std::string& prefix) {
+  check_prefix(prefix);
+  std::vector<std::string> names;
+  const UniqueFd directory = open_directory(root_fd_.get(), without_slash(prefix));
+  if (!directory) return names;
+  for (DirectoryEntry& entry : read_directory(directory.get()).entries) {
+    if (entry.type == DirectoryEntry::Type::kDirectory) names.push_back(std::move(entry.name));
+  }
+  std::ranges::sort(names);
+  return names;
+}
+
+void DirectoryStore::remove(const std::string& key) {
+  check_key(key);
+  const SplitKey split = split_key(key);
+  with_context(path_of(key), [&] {
+    const UniqueFd directory = open_directory(root_fd_.get(), split.directory);
+    if (!directory) return;
+    if (::unlinkat(directory.get(), std::string(split.name).c_str(), 0) != 0) {
+      if (errno == ENOENT || errno == EISDIR) return;
+      throw system_error(errno, "can't remove it");
+    }
+    if (::fsync(directory.get()) != 0) throw system_error(errno, "can't sync its directory");
+    remove_empty_directories(root_fd_.get(), split.directory);
+  });
+}
+
+std::string DirectoryStore::path_of(const std::string& key) const {
+  return (root_ / key).native();
+}
+
+UniqueFd DirectoryStore::open_object(const std::string& key) const {
+  check_key(key);
+  const SplitKey split = split_key(key);
+  return with_context(path_of(key), [&] {
+    const UniqueFd directory = open_directory(root_fd_.get(), split.directory);
+    // O_NONBLOCK, so that a pipe in an object's place does not stop us.
+    UniqueFd file;
+    if (directory) {
+      file = UniqueFd(::openat(directory.get(), std::string(split.name).c_str(),
+                               O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+      if (!file && errno != ENOENT) throw system_error(errno, "can't open it");
+    }
+    struct stat info = {};
+    if (!file || ::fstat(file.get(), &info) != 0 || !S_ISREG(info.st_mode)) {
+      throw Error(ErrorKind::kNotFound, "there is no such object");
+    }
+    return file;
+  });
+}
+
+}  // namespace convoy
