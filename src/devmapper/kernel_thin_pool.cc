@@ -142,10 +142,22 @@ Effect KernelThinPool::create_thin(ThinId id) {
   return Effect::kChanged;
 }
 
+int KernelThinPool::snapshot_active(ThinId snapshot, ThinId origin,
+                                    const std::string& origin_name) {
+  try {
+    return guard_.snapshot({table_.name, origin_name, origin.value, snapshot.value});
+  } catch (const Error&) {
+    // Whatever the guard died of, nobody is to wait for its resume.
+    const std::optional<DmInfo> info = dm_info(origin_name);
+    if (info && info->suspended) resume(origin_name);
+    throw;
+  }
+}
+
 Effect KernelThinPool::create_snapshot(ThinId snapshot, ThinId origin,
                                        const std::optional<std::string>& origin_name) {
   const int error = origin_name
-                        ? guard_.snapshot({table_.name, *origin_name, origin.value, snapshot.value})
+                        ? snapshot_active(snapshot, origin, *origin_name)
                         : send(fmt::format("create_snap {} {}", snapshot.value, origin.value));
   if (error == EEXIST) return Effect::kUnchanged;
   if (error != 0) {
@@ -180,7 +192,9 @@ void KernelThinPool::reserve_metadata_snapshot() {
 
 void KernelThinPool::release_metadata_snapshot() {
   const int error = send("release_metadata_snap");
-  if (error != 0) throw system_error(error, fmt::format("pool {}: can't release the metadata snapshot", table_.name));
+  if (error != 0)
+    throw system_error(error,
+                       fmt::format("pool {}: can't release the metadata snapshot", table_.name));
 }
 
 bool KernelThinPool::is_ours(const DmInfo& info) const {

@@ -64,6 +64,7 @@ class KernelThinPool : public ThinPool {
  private:
   // The errno of a message to the pool, 0 after success.
   int send(const std::string& message);
+  int snapshot_active(ThinId snapshot, ThinId origin, const std::string& origin_name);
   bool is_ours(const DmInfo& info) const;
 
   PoolTable table_;

@@ -145,27 +145,34 @@ void SuspendGuard::stop() {
 
 int SuspendGuard::snapshot(const Request& request) {
   const std::lock_guard lock(lock_);
-  if (!socket_) start();
-
   WireRequest wire = {};
   request.pool_name.copy(wire.pool_name.data(), wire.pool_name.size() - 1);
   request.origin_name.copy(wire.origin_name.data(), wire.origin_name.size() - 1);
   wire.origin = request.origin;
   wire.snapshot = request.snapshot;
-  WireReply reply = {};
-  ssize_t count = ::send(socket_.get(), &wire, sizeof wire, MSG_NOSIGNAL);
-  while (count == sizeof wire && (count = ::recv(socket_.get(), &reply, sizeof reply, 0)) < 0 &&
-         errno == EINTR) {
-    count = sizeof wire;
+  const auto send = [&] {
+    return ::send(socket_.get(), &wire, sizeof wire, MSG_NOSIGNAL) == sizeof wire;
+  };
+  // A request that can't be sent has reached nobody.
+  if (!send()) {
+    stop();
+    start();
+    if (!send()) throw Error(ErrorKind::kUnavailable, "the suspend guard can't be started");
   }
+
+  WireReply reply = {};
+  ssize_t count = 0;
+  do {
+    count = ::recv(socket_.get(), &reply, sizeof reply, 0);
+  } while (count < 0 && errno == EINTR);
   if (count != sizeof reply) {
     stop();
-    throw Error(ErrorKind::kUnavailable,
-                "the suspend guard has died; if writers of {} hang, run: dmsetup resume {}",
-                request.origin_name, request.origin_name);
+    throw Error(ErrorKind::kUnavailable, "the suspend guard died while it snapshotted {}",
+                request.origin_name);
   }
-  if (reply.suspend != 0)
+  if (reply.suspend != 0) {
     throw system_error(reply.suspend, fmt::format("can't suspend {}", request.origin_name));
+  }
   if (reply.resume != 0) {
     throw system_error(reply.resume, fmt::format("can't resume {0}; run: dmsetup resume {0}",
                                                  request.origin_name));

@@ -117,10 +117,12 @@ std::filesystem::path choose_device(const char* option,
                                     const std::optional<std::filesystem::path>& given,
                                     const std::filesystem::path& known, std::uint64_t known_size) {
   const std::filesystem::path& path = given ? *given : known;
-  if (!given && !block_device_number(path)) {
+  // A loop device that is detached is still there, with size 0.
+  if (!given && (!block_device_number(path) || block_device_size(path) != known_size)) {
     throw Error(ErrorKind::kInvalidArgument,
-                "the pool's device {} is not there; attach it, or if it has another name now, give "
-                "that with {}=",
+                "the pool's device {} is not there, or is another one now; attach the pool's, or "
+                "if it has another name, "
+                "give that with {}=",
                 path.native(), option);
   }
   require_block_device(option, path);
@@ -128,8 +130,8 @@ std::filesystem::path choose_device(const char* option,
   if (size != known_size) {
     throw Error(ErrorKind::kInvalidArgument,
                 "{}={} contradicts this root: it has {} bytes, and the pool's device had {}; give "
-                "the device that the pool "
-                "was made on",
+                "the device that the "
+                "pool was made on",
                 option, path.native(), size, known_size);
   }
   return path;
