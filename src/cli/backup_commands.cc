@@ -1,0 +1,48 @@
+// backup create, list, inspect, delete
+#include <cstdio>
+
+#include <fmt/format.h>
+
+#include "base/size.h"
+#include "cli/commands.h"
+
+namespace convoy {
+
+void run_backup_create(Client& client, const BackupCreateOptions& options) {
+  const Json backup = client.run_job({"POST",
+                                      "/v1/backup",
+                                      {},
+                                      {{"Snapshot", options.snapshot},
+                                       {"Destination", options.destination},
+                                       {"S3Endpoint", options.s3_endpoint}}});
+  const auto bytes = [&](const char* field) {
+    return format_size(backup.value(field, std::uint64_t{0}));
+  };
+  fmt::print(stderr, "{} backup: {} read, {} stored\n",
+             backup.value("Incremental", false) ? "incremental" : "full", bytes("BytesRead"),
+             bytes("BytesStored"));
+  const std::string url = backup.value("URL", "");
+  if (options.verbose) return print_json({{"URL", url}});
+  fmt::print("{}\n", url);
+}
+
+void run_backup_list(Client& client, const std::string& destination,
+                     const std::string& volume_name) {
+  const Json answer =
+      client.call({"GET", "/v1/backups", {{"destination", destination}, {"volume", volume_name}}});
+  for (const Json& damaged : answer.value("Damaged", Json::array())) {
+    fmt::print(stderr, "convoy: warning: {}\n", damaged.get<std::string>());
+  }
+  print_json(answer.value("Backups", Json::object()));
+}
+
+void run_backup_inspect(Client& client, const std::string& url) {
+  print_json(client.call({"GET", "/v1/backup", {{"url", url}}}));
+}
+
+void run_backup_delete(Client& client, const std::string& url) {
+  client.run_job({"DELETE", "/v1/backup", {{"url", url}}});
+  fmt::print("\n");
+}
+
+}  // namespace convoy

@@ -1,0 +1,209 @@
+#include "cli/cli.h"
+
+#include <memory>
+
+#include <CLI/CLI.hpp>
+
+#include "base/error.h"
+#include "cli/commands.h"
+
+namespace convoy {
+namespace {
+
+CLI::App* command(CLI::App& parent, const char* name, const char* description) {
+  CLI::App* const added = parent.add_subcommand(name, description);
+  added->fallthrough();
+  return added;
+}
+
+void add_create(CLI::App& app, const GlobalOptions& global) {
+  CLI::App* const create = command(app, "create", "Create a volume, empty or from a backup");
+  const auto options = std::make_shared<CreateOptions>();
+  create->add_option("NAME", options->name, "Name of the volume; one is made up if it is left out");
+  create->add_option("--driver", options->driver, "devicemapper, the only driver");
+  create->add_option("--size", options->size, "Size in bytes, or with K, M, G or T, such as 20G");
+  create->add_option("--backup", options->backup, "Fill it from the backup at this URL");
+  create->add_option("--s3-endpoint", options->s3_endpoint,
+                     "Address of an S3 server other than AWS");
+  create->add_option("--id", options->id, "Ignored by this driver");
+  create->add_option("--type", options->type, "Ignored by this driver");
+  create->add_option("--iops", options->iops, "Ignored by this driver");
+  create->add_flag("--vm", options->vm, "Ignored by this driver");
+  create->callback([options, &global] {
+    options->verbose = global.verbose;
+    Client client(global.socket);
+    run_create(client, *options);
+  });
+}
+
+struct VolumeArguments {
+  std::vector<std::string> names;
+  std::string name;
+  std::string mountpoint;
+  bool flag = false;
+};
+
+void add_volume_commands(CLI::App& app, const GlobalOptions& global) {
+  add_create(app, global);
+
+  CLI::App* const remove = command(app, "delete", "Delete volumes with their snapshots");
+  const auto removed = std::make_shared<VolumeArguments>();
+  remove->add_option("VOLUME", removed->names, "Names or UUIDs")->required();
+  remove->add_flag("-r,--reference", removed->flag, "Ignored by this driver");
+  remove->callback([removed, &global] {
+    Client client(global.socket);
+    run_delete(client, removed->names);
+  });
+
+  CLI::App* const mount = command(app, "mount", "Mount a volume");
+  const auto mounted = std::make_shared<VolumeArguments>();
+  mount->add_option("VOLUME", mounted->name, "Name or UUID")->required();
+  mount->add_option("--mountpoint", mounted->mountpoint, "Directory to mount it at");
+  mount->callback([mounted, &global] {
+    Client client(global.socket);
+    run_mount(client, mounted->name, mounted->mountpoint);
+  });
+
+  CLI::App* const unmount = command(app, "umount", "Unmount a volume");
+  const auto unmounted = std::make_shared<VolumeArguments>();
+  unmount->add_option("VOLUME", unmounted->name, "Name or UUID")->required();
+  unmount->callback([unmounted, &global] {
+    Client client(global.socket);
+    run_umount(client, unmounted->name);
+  });
+
+  CLI::App* const list = command(app, "list", "Show all volumes");
+  const auto listed = std::make_shared<VolumeArguments>();
+  list->add_flag("--driver", listed->flag, "Show only what the driver knows of each");
+  list->callback([listed, &global] {
+    Client client(global.socket);
+    run_list(client, listed->flag ? ListDetail::kDriverInfo : ListDetail::kAll);
+  });
+
+  CLI::App* const inspect = command(app, "inspect", "Show a volume");
+  const auto inspected = std::make_shared<VolumeArguments>();
+  inspect->add_option("VOLUME", inspected->name, "Name or UUID")->required();
+  inspect->callback([inspected, &global] {
+    Client client(global.socket);
+    run_inspect(client, inspected->name);
+  });
+
+  command(app, "info", "Show the daemon's settings and how full the pool is")->callback([&global] {
+    Client client(global.socket);
+    run_info(client);
+  });
+}
+
+struct SnapshotArguments {
+  std::string volume;
+  std::string name;
+  std::vector<std::string> names;
+};
+
+void add_snapshot_commands(CLI::App& app, const GlobalOptions& global) {
+  CLI::App* const snapshot = command(app, "snapshot", "Create, delete and show snapshots");
+  require_command(*snapshot);
+
+  CLI::App* const create =
+      command(*snapshot, "create", "Snapshot a volume at this moment, mounted or not");
+  const auto created = std::make_shared<SnapshotArguments>();
+  create->add_option("VOLUME", created->volume, "Name or UUID")->required();
+  create->add_option("--name", created->name,
+                     "Name of the snapshot; one is made up if it is left out");
+  create->callback([created, &global] {
+    Client client(global.socket);
+    run_snapshot_create(client, created->volume, created->name);
+  });
+
+  CLI::App* const remove = command(*snapshot, "delete", "Delete snapshots");
+  const auto removed = std::make_shared<SnapshotArguments>();
+  remove->add_option("SNAPSHOT", removed->names, "Names or UUIDs")->required();
+  remove->callback([removed, &global] {
+    Client client(global.socket);
+    run_snapshot_delete(client, removed->names);
+  });
+
+  CLI::App* const inspect = command(*snapshot, "inspect", "Show a snapshot");
+  const auto inspected = std::make_shared<SnapshotArguments>();
+  inspect->add_option("SNAPSHOT", inspected->name, "Name or UUID")->required();
+  inspect->callback([inspected, &global] {
+    Client client(global.socket);
+    run_snapshot_inspect(client, inspected->name);
+  });
+}
+
+struct BackupArguments {
+  std::string url;
+  std::string volume_name;
+};
+
+void add_backup_commands(CLI::App& app, const GlobalOptions& global) {
+  CLI::App* const backup = command(app, "backup", "Create, list, show and delete backups");
+  require_command(*backup);
+  const auto created = std::make_shared<BackupCreateOptions>();
+  backup->add_option("--s3-endpoint", created->s3_endpoint,
+                     "Address of an S3 server other than AWS");
+
+  CLI::App* const create =
+      command(*backup, "create", "Back up a snapshot: what changed since the last backup there");
+  create->add_option("SNAPSHOT", created->snapshot, "Name or UUID")->required();
+  create->add_option("--dest", created->destination, "Destination, such as vfs:///mnt/backups/")
+      ->required();
+  create->callback([created, &global] {
+    created->verbose = global.verbose;
+    Client client(global.socket);
+    run_backup_create(client, *created);
+  });
+
+  CLI::App* const list = command(*backup, "list", "Show the backups in a destination");
+  const auto listed = std::make_shared<BackupArguments>();
+  list->add_option("DEST", listed->url, "Destination, such as vfs:///mnt/backups/")->required();
+  list->add_option("--volume-name", listed->volume_name, "Show only those of volumes of this name");
+  list->callback([listed, &global] {
+    Client client(global.socket);
+    run_backup_list(client, listed->url, listed->volume_name);
+  });
+
+  CLI::App* const inspect = command(*backup, "inspect", "Show a backup");
+  const auto inspected = std::make_shared<BackupArguments>();
+  inspect->add_option("URL", inspected->url, "The backup's URL, in quotes")->required();
+  inspect->callback([inspected, &global] {
+    Client client(global.socket);
+    run_backup_inspect(client, inspected->url);
+  });
+
+  CLI::App* const remove =
+      command(*backup, "delete", "Delete a backup, and what no other backup needs");
+  const auto removed = std::make_shared<BackupArguments>();
+  remove->add_option("URL", removed->url, "The backup's URL, in quotes")->required();
+  remove->callback([removed, &global] {
+    Client client(global.socket);
+    run_backup_delete(client, removed->url);
+  });
+}
+
+}  // namespace
+
+void require_command(CLI::App& command) {
+  command.require_subcommand(0, 1);
+  command.callback([&command] {
+    if (!command.get_subcommands().empty()) return;
+    std::string names;
+    for (const CLI::App* const known : command.get_subcommands({}))
+      names += " " + known->get_name();
+    throw Error(ErrorKind::kInvalidArgument, "give a command, one of:{}; see 'convoy --help'",
+                names);
+  });
+}
+
+void add_commands(CLI::App& app, GlobalOptions& options) {
+  require_command(app);
+  app.add_option("-s,--socket", options.socket, "The daemon's unix socket")->capture_default_str();
+  app.add_flag("-d,--debug", options.debug, "Log in detail");
+  app.add_flag("--verbose", options.verbose, "Print JSON where a command prints a name");
+  add_volume_commands(app, options);
+  add_snapshot_commands(app, options);
+  add_backup_commands(app, options);
+}
+
+}  // namespace convoy

@@ -1,0 +1,55 @@
+// The commands that talk to the daemon. Each takes its options, as the command line gave them, and
+// prints on standard output what Convoy's users expect there; anything for people only goes to
+// standard error. Errors are thrown.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cli/client.h"
+
+namespace convoy {
+
+struct CreateOptions {
+  std::string name;
+  std::string driver;
+  std::string size;
+  std::string backup;
+  std::string s3_endpoint;
+  // For other drivers of Convoy.
+  std::string id, type, iops;
+  bool vm = false;
+  bool verbose = false;
+};
+void run_create(Client& client, const CreateOptions& options);
+
+// Goes on after a failure; then throws the last one.
+void run_delete(Client& client, const std::vector<std::string>& volumes);
+void run_mount(Client& client, const std::string& volume, const std::string& mountpoint);
+void run_umount(Client& client, const std::string& volume);
+
+enum class ListDetail { kAll, kDriverInfo };
+void run_list(Client& client, ListDetail detail);
+void run_inspect(Client& client, const std::string& volume);
+void run_info(Client& client);
+
+void run_snapshot_create(Client& client, const std::string& volume, const std::string& name);
+void run_snapshot_delete(Client& client, const std::vector<std::string>& snapshots);
+void run_snapshot_inspect(Client& client, const std::string& snapshot);
+
+struct BackupCreateOptions {
+  std::string snapshot;
+  std::string destination;
+  std::string s3_endpoint;
+  bool verbose = false;
+};
+void run_backup_create(Client& client, const BackupCreateOptions& options);
+void run_backup_list(Client& client, const std::string& destination,
+                     const std::string& volume_name);
+void run_backup_inspect(Client& client, const std::string& url);
+void run_backup_delete(Client& client, const std::string& url);
+
+// Prints JSON as all commands do: indented by tabs.
+void print_json(const Json& json);
+
+}  // namespace convoy

@@ -1,0 +1,252 @@
+#include "daemon/api.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <chrono>
+
+#include <nlohmann/json.hpp>
+#include <spdlog/spdlog.h>
+
+#include "base/error.h"
+#include "base/size.h"
+#include "daemon/job_stream.h"
+#include "daemon/request_fields.h"
+#include "daemon/views.h"
+
+namespace convoy {
+namespace {
+
+using nlohmann::ordered_json;
+
+HttpResponse ok(const ordered_json& body) {
+  return {200, "application/json", to_text(body) + "\n", {}};
+}
+
+std::uint64_t parse_job_id(const std::string& text) {
+  std::uint64_t id = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), id);
+  if (error == std::errc{} && end == text.data() + text.size()) return id;
+  throw Error(ErrorKind::kInvalidArgument, "'{}' is not the number of a job", text);
+}
+
+void check_driver(const std::string& driver) {
+  if (driver.empty() || driver == kDriverName) return;
+  throw Error(ErrorKind::kInvalidArgument, "there is no driver '{}': leave it out, or give {}",
+              driver, kDriverName);
+}
+
+const char* to_text(PoolStatus::Mode mode) {
+  switch (mode) {
+    case PoolStatus::Mode::kReadWrite:
+      return "read-write";
+    case PoolStatus::Mode::kReadOnly:
+      return "read-only";
+    case PoolStatus::Mode::kOutOfDataSpace:
+      return "out of data space";
+    case PoolStatus::Mode::kFailed:
+      return "failed";
+  }
+  return "";
+}
+
+// Keys sorted, as in all driver information.
+ordered_json driver_info(const GeneralSettings& settings, const PoolRow& pool,
+                         const PoolStatus& status) {
+  constexpr std::uint64_t kMetadataBlock = 4096;
+  const std::uint64_t block = pool.block_size.bytes();
+  return {
+      {"DataDevice", pool.data_device.native()},
+      {"DefaultVolumeSize", std::to_string(pool.default_size)},
+      {"Driver", kDriverName},
+      {"Filesystem", pool.default_filesystem},
+      {"MetadataDevice", pool.metadata_device.native()},
+      {"Root", (settings.root / kDriverName).native()},
+      {"ThinpoolBlockSize", std::to_string(block)},
+      {"ThinpoolDevice", "/dev/mapper/" + pool.name},
+      {"ThinpoolMetadataSize", std::to_string(status.total_metadata_blocks * kMetadataBlock)},
+      {"ThinpoolMetadataUsed", std::to_string(status.used_metadata_blocks * kMetadataBlock)},
+      {"ThinpoolSize", std::to_string(status.total_data.bytes(pool.block_size))},
+      {"ThinpoolState", status.needs_check ? "needs check" : to_text(status.mode)},
+      {"ThinpoolUsed", std::to_string(status.used_data.bytes(pool.block_size))},
+      {"UUID", pool.uuid.to_string()},
+  };
+}
+
+}  // namespace
+
+Api::Api(GeneralSettings settings, Volumes& volumes, Backups& backups, Jobs& jobs)
+    : settings_(std::move(settings)), volumes_(volumes), backups_(backups), jobs_(jobs) {}
+
+HttpResponse Api::handle(const HttpRequest& request) const {
+  static constexpr std::array<Route, 16> kRoutes = {{
+      {"GET", "/v1/info", &Api::info},
+      {"GET", "/v1/volumes", &Api::list_volumes},
+      {"GET", "/v1/volume", &Api::inspect_volume},
+      {"POST", "/v1/volume", &Api::create_volume},
+      {"DELETE", "/v1/volume", &Api::delete_volume},
+      {"POST", "/v1/volume/mount", &Api::mount_volume},
+      {"POST", "/v1/volume/umount", &Api::unmount_volume},
+      {"POST", "/v1/snapshot", &Api::create_snapshot},
+      {"GET", "/v1/snapshot", &Api::inspect_snapshot},
+      {"DELETE", "/v1/snapshot", &Api::delete_snapshot},
+      {"POST", "/v1/backup", &Api::create_backup},
+      {"GET", "/v1/backups", &Api::list_backups},
+      {"GET", "/v1/backup", &Api::inspect_backup},
+      {"DELETE", "/v1/backup", &Api::delete_backup},
+      {"GET", "/v1/jobs", &Api::list_jobs},
+      {"DELETE", "/v1/job", &Api::cancel_job},
+  }};
+  spdlog::debug("{} {}", request.method, request.path);
+  try {
+    for (const Route& route : kRoutes) {
+      if (request.method == route.method && request.path == route.path)
+        return (this->*route.handler)(request);
+    }
+    throw Error(ErrorKind::kNotFound, "there is no call {} {}", request.method, request.path);
+  } catch (const Error& error) {
+    spdlog::warn("{} {}: {}", request.method, request.path, error.message());
+    return {http_status(error.kind()), "application/json", error_text(error) + "\n", {}};
+  } catch (const std::exception& error) {
+    spdlog::error("{} {}: {}", request.method, request.path, error.what());
+    return {500,
+            "application/json",
+            error_text(Error(ErrorKind::kInternal, "{}", error.what())) + "\n",
+            {}};
+  }
+}
+
+HttpResponse Api::info(const HttpRequest&) const {
+  return ok({
+      {"General",
+       {
+           {"Root", settings_.root.native()},
+           {"DriverList", ordered_json::array({kDriverName})},
+           {"DefaultDriver", kDriverName},
+           {"MountNamespaceFD", settings_.mount_namespace},
+           {"IgnoreDockerDelete", settings_.ignore_docker_delete},
+           {"CreateOnDockerMount", settings_.create_on_docker_mount},
+           {"CmdTimeout", fmt::format("{}s", settings_.command_timeout.count())},
+       }},
+      {kDriverName, driver_info(settings_, volumes_.pool(), volumes_.pool_status())},
+  });
+}
+
+// --- Volumes
+// ---------------------------------------------------------------------------------------------------------
+
+HttpResponse Api::list_volumes(const HttpRequest&) const {
+  ordered_json volumes = ordered_json::object();
+  for (const VolumeView& view : volumes_.list()) volumes[view.volume.name] = volume_view(view);
+  return ok(volumes);
+}
+
+HttpResponse Api::inspect_volume(const HttpRequest& request) const {
+  return ok(volume_view(volumes_.inspect(request.parameter("name"))));
+}
+
+HttpResponse Api::create_volume(const HttpRequest& request) const {
+  const RequestFields fields(request.body);
+  check_driver(fields.text("Driver"));
+  NewVolume volume;
+  volume.name = fields.text("Name");
+  if (const std::string size = fields.text("Size"); !size.empty()) volume.size = parse_size(size);
+  const std::string backup = fields.text("Backup");
+  if (backup.empty()) return ok(volume_view(volumes_.create(volume)));
+
+  return stream_job(jobs_.start("restore", backup, [this, volume, backup](Job& job) {
+    return to_text(volume_view(backups_.restore(volume, backup, job)));
+  }));
+}
+
+HttpResponse Api::delete_volume(const HttpRequest& request) const {
+  volumes_.remove(request.parameter("name"));
+  return {};
+}
+
+HttpResponse Api::mount_volume(const HttpRequest& request) const {
+  const RequestFields fields(request.body);
+  const auto mountpoint = volumes_.mount(fields.text("Name"), fields.text("MountPoint"),
+                                         VolumeUser::Kind::kCommand, "");
+  return ok({{"MountPoint", mountpoint.native()}});
+}
+
+HttpResponse Api::unmount_volume(const HttpRequest& request) const {
+  volumes_.unmount(RequestFields(request.body).text("Name"), VolumeUser::Kind::kCommand, "");
+  return {};
+}
+
+// --- Snapshots
+// -------------------------------------------------------------------------------------------------------
+
+HttpResponse Api::create_snapshot(const HttpRequest& request) const {
+  const RequestFields fields(request.body);
+  const SnapshotRow snapshot = volumes_.create_snapshot(fields.text("Volume"), fields.text("Name"));
+  return ok({{"Name", snapshot.name}, {"UUID", snapshot.uuid.to_string()}});
+}
+
+HttpResponse Api::inspect_snapshot(const HttpRequest& request) const {
+  const SnapshotRow snapshot = volumes_.inspect_snapshot(request.parameter("name"));
+  return ok(snapshot_view(snapshot, volumes_.inspect(snapshot.volume.to_string()).volume));
+}
+
+HttpResponse Api::delete_snapshot(const HttpRequest& request) const {
+  volumes_.remove_snapshot(request.parameter("name"));
+  return {};
+}
+
+// --- Backups
+// ---------------------------------------------------------------------------------------------------------
+
+HttpResponse Api::create_backup(const HttpRequest& request) const {
+  const RequestFields fields(request.body);
+  const std::string snapshot = volumes_.inspect_snapshot(fields.text("Snapshot")).name;
+  const std::string destination = fields.text("Destination");
+  return stream_job(jobs_.start("backup", snapshot, [this, snapshot, destination](Job& job) {
+    const Backups::Created created = backups_.create(snapshot, destination, job);
+    return to_text({{"URL", created.url},
+                    {"Incremental", created.incremental},
+                    {"BytesRead", created.statistics.bytes_read},
+                    {"BytesStored", created.statistics.bytes_stored}});
+  }));
+}
+
+HttpResponse Api::list_backups(const HttpRequest& request) const {
+  const Backups::List list =
+      backups_.list(request.parameter("destination"), request.parameter("volume"));
+  ordered_json backups = ordered_json::object();
+  for (const Backups::Listed& backup : list.backups)
+    backups[backup.url] = backup_view(backup.info, backup.url);
+  ordered_json damaged = ordered_json::array();
+  for (const Error& error : list.damaged) damaged.push_back(error.message());
+  return ok({{"Backups", backups}, {"Damaged", damaged}});
+}
+
+HttpResponse Api::inspect_backup(const HttpRequest& request) const {
+  const Backups::Listed backup = backups_.inspect(request.parameter("url"));
+  return ok(backup_view(backup.info, backup.url));
+}
+
+HttpResponse Api::delete_backup(const HttpRequest& request) const {
+  const std::string url = request.parameter("url");
+  return stream_job(jobs_.start("delete", url, [this, url](Job&) {
+    backups_.remove(url);
+    return std::string("{}");
+  }));
+}
+
+// --- Jobs
+// ------------------------------------------------------------------------------------------------------------
+
+HttpResponse Api::list_jobs(const HttpRequest&) const {
+  ordered_json jobs = ordered_json::array();
+  for (const auto& job : jobs_.running()) jobs.push_back(job_view(*job));
+  return ok(jobs);
+}
+
+HttpResponse Api::cancel_job(const HttpRequest& request) const {
+  jobs_.cancel(parse_job_id(request.parameter("id")));
+  return {};
+}
+
+}  // namespace convoy

@@ -1,0 +1,76 @@
+// Backups of this host's snapshots: what of a snapshot has to be read, told to the backup engine,
+// and the volume that a restore fills.
+#pragma once
+
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "backup/backup_record.h"
+#include "backup/create_backup.h"
+#include "backup/source_ranges.h"
+#include "backup/store.h"
+#include "base/error.h"
+#include "catalog/catalog.h"
+#include "daemon/jobs.h"
+#include "volumes/volumes.h"
+
+namespace convoy {
+
+// Thread-safe. URLs that are none throw kInvalidArgument.
+class Backups {
+ public:
+  Backups(Catalog& catalog, Volumes& volumes) : catalog_(catalog), volumes_(volumes) {}
+
+  struct Created {
+    std::string url;
+    Uuid backup;
+    bool incremental = false;  // only what differs from an earlier snapshot was looked at
+    BackupStatistics statistics;
+  };
+  // Backs a snapshot up: what changed since the newest backup of its volume there whose snapshot is
+  // still here, or, if there is none, all that is mapped.
+  Created create(const std::string& snapshot, const std::string& destination, Job& job);
+
+  // Makes a volume of the backup's size with its content. Throws kInvalidArgument if another size
+  // is asked for. After any failure there is no volume.
+  VolumeView restore(const NewVolume& request, const std::string& url, Job& job);
+
+  struct Listed {
+    std::string url;
+    BackupInfo info;
+  };
+  struct List {
+    std::vector<Listed> backups;  // each volume's by time
+    std::vector<Error> damaged;   // one for each backup that can't be read
+  };
+  // Of all volumes if `volume_name` is empty.
+  List list(const std::string& destination, const std::string& volume_name);
+  Listed inspect(const std::string& url);
+
+  // Throws kBusy if a restore of this daemon reads it.
+  void remove(const std::string& url);
+
+ private:
+  // What a new backup is built on and what of the device it reads.
+  struct Base {
+    std::optional<Uuid> parent;
+    std::vector<SourceRange> ranges;
+    bool incremental = false;
+  };
+  Created create_on(const Base& base, const Store& store, const SnapshotReader& reader,
+                    const VolumeRow& volume, Job& job);
+  Base choose_base(const Store& store, const SnapshotRow& snapshot, const VolumeRow& volume);
+  std::optional<Base> incremental_base(const Store& store, const SnapshotRow& snapshot,
+                                       const VolumeRow& volume);
+
+  Catalog& catalog_;
+  Volumes& volumes_;
+
+  std::mutex lock_;
+  std::multiset<Uuid> restoring_;
+};
+
+}  // namespace convoy

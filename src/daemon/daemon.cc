@@ -1,0 +1,116 @@
+#include "daemon/daemon.h"
+
+#include <csignal>
+#include <optional>
+
+#include <spdlog/spdlog.h>
+
+#include "base/error.h"
+#include "daemon/api.h"
+#include "daemon/backups.h"
+#include "daemon/docker_plugin.h"
+#include "daemon/http_server.h"
+#include "daemon/jobs.h"
+#include "daemon/views.h"
+#include "devmapper/dm_task.h"
+#include "sys/file.h"
+#include "sys/lock_file.h"
+
+namespace convoy {
+namespace {
+
+void check_drivers(const std::vector<std::string>& drivers) {
+  for (const std::string& driver : drivers) {
+    if (driver == kDriverName) continue;
+    throw Error(ErrorKind::kInvalidArgument, "--drivers {}: there is only the driver {}", driver,
+                kDriverName);
+  }
+}
+
+// --mnt-ns takes a path, or, as Convoy did, the number of a descriptor that the daemon was started
+// with.
+std::filesystem::path namespace_path(const std::string& option) {
+  const bool number =
+      !option.empty() && option.find_first_not_of("0123456789") == std::string::npos;
+  return number ? "/proc/self/fd/" + option : option;
+}
+
+// In every thread from now on; the first thread waits for them.
+sigset_t block_stop_signals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&signals, signal);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  // A client that has left is an error of its answer, not the daemon's end.
+  std::signal(SIGPIPE, SIG_IGN);
+  return signals;
+}
+
+LockFile lock_root(const std::filesystem::path& root) {
+  std::optional<LockFile> lock = LockFile::try_lock(root / "lock");
+  if (!lock) {
+    throw Error(ErrorKind::kBusy,
+                "another daemon uses the root {}; stop it, or give this one another --root",
+                root.native());
+  }
+  return std::move(*lock);
+}
+
+GeneralSettings general_settings(const DaemonOptions& options) {
+  GeneralSettings settings;
+  settings.root = options.root;
+  settings.mount_namespace = options.mount_namespace;
+  settings.ignore_docker_delete = options.ignore_docker_delete;
+  settings.create_on_docker_mount = options.create_on_docker_mount;
+  settings.command_timeout = options.command_timeout;
+  return settings;
+}
+
+}  // namespace
+
+void run_daemon(const DaemonOptions& options) {
+  check_drivers(options.drivers);
+  if (!options.root.is_absolute()) {
+    throw Error(ErrorKind::kInvalidArgument, "--root {}: give an absolute path",
+                options.root.native());
+  }
+  const PoolOptions pool_options = parse_pool_options(options.driver_options);
+  MountNamespace mounts(namespace_path(options.mount_namespace));
+  redirect_dm_log();
+
+  // What is wrong with a new pool's options is said before anything is made.
+  const std::filesystem::path catalog_file = options.root / "catalog.db";
+  if (!std::filesystem::exists(catalog_file)) plan_new_pool(pool_options, options.foreign_data);
+
+  const sigset_t stop_signals = block_stop_signals();
+  start_log(options.log_file, options.log_level);
+  if (options.ignore_config_file)
+    spdlog::info("--ignore-config-file: there is no configuration file to ignore");
+
+  make_directories(options.root);
+  const LockFile lock = lock_root(options.root);
+  Catalog catalog(catalog_file);
+  const auto pool = bring_up_pool(catalog, pool_options, options.foreign_data);
+  Volumes volumes(catalog, *pool, std::move(mounts),
+                  {options.root / kDriverName / "mounts", options.command_timeout});
+  volumes.recover();
+
+  Jobs jobs;
+  Backups backups(catalog, volumes);
+  const Api api(general_settings(options), volumes, backups, jobs);
+  const DockerPlugin plugin(general_settings(options), volumes, backups, jobs);
+  const ListeningSocket socket(options.socket);
+  const HttpServer server(socket, [&](const HttpRequest& request) {
+    return plugin.serves(request.path) ? plugin.handle(request) : api.handle(request);
+  });
+  spdlog::info("convoy {} serves {} with pool {}", CONVOY_VERSION, options.socket.native(),
+               volumes.pool().name);
+
+  int signal = 0;
+  sigwait(&stop_signals, &signal);
+  spdlog::info("stopping on {}", sigabbrev_np(signal));
+  // Before the server, which waits for the streams that show them.
+  jobs.stop();
+}
+
+}  // namespace convoy

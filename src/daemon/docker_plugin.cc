@@ -1,0 +1,173 @@
+#include "daemon/docker_plugin.h"
+
+#include <iterator>
+#include <optional>
+
+#include <nlohmann/json.hpp>
+#include <spdlog/spdlog.h>
+
+#include "base/error.h"
+#include "base/size.h"
+#include "daemon/request_fields.h"
+#include "daemon/views.h"
+
+namespace convoy {
+namespace {
+
+using nlohmann::ordered_json;
+
+// Docker's own content type for plugins.
+HttpResponse answer(std::string body) {
+  return {200, "application/vnd.docker.plugins.v1.1+json", std::move(body) + "\n", {}};
+}
+
+// Docker's names are whole names: one that happens to be the start of a UUID is not that volume.
+std::optional<VolumeView> find(Volumes& volumes, const std::string& name) {
+  try {
+    VolumeView view = volumes.inspect(name);
+    if (view.volume.name == name) return view;
+  } catch (const Error& error) {
+    const bool no_such_volume =
+        error.kind() == ErrorKind::kNotFound || error.kind() == ErrorKind::kInvalidArgument;
+    if (!no_such_volume) throw;
+  }
+  return std::nullopt;
+}
+
+VolumeView require(Volumes& volumes, const std::string& name) {
+  std::optional<VolumeView> view = find(volumes, name);
+  if (!view) throw Error(ErrorKind::kNotFound, "there is no volume '{}'", name);
+  return std::move(*view);
+}
+
+std::string uuid_of(const VolumeView& view) {
+  return view.volume.uuid.to_string();
+}
+
+ordered_json volume_entry(const VolumeView& view) {
+  return {{"Name", view.volume.name}, {"Mountpoint", view.mountpoint.native()}};
+}
+
+const std::string kSuccess = R"({"Err":""})";
+
+}  // namespace
+
+const DockerPlugin::Call DockerPlugin::kCalls[] = {
+    {"/Plugin.Activate", &DockerPlugin::activate},
+    {"/VolumeDriver.Capabilities", &DockerPlugin::capabilities},
+    {"/VolumeDriver.Create", &DockerPlugin::create},
+    {"/VolumeDriver.Remove", &DockerPlugin::remove},
+    {"/VolumeDriver.Mount", &DockerPlugin::mount},
+    {"/VolumeDriver.Unmount", &DockerPlugin::unmount},
+    {"/VolumeDriver.Path", &DockerPlugin::path},
+    {"/VolumeDriver.Get", &DockerPlugin::get},
+    {"/VolumeDriver.List", &DockerPlugin::list},
+};
+
+const DockerPlugin::Call* DockerPlugin::find_call(const std::string& path) {
+  for (const Call& call : kCalls) {
+    if (path == call.path) return &call;
+  }
+  return nullptr;
+}
+
+bool DockerPlugin::serves(const std::string& path) const {
+  return find_call(path) != nullptr;
+}
+
+HttpResponse DockerPlugin::handle(const HttpRequest& request) const {
+  spdlog::debug("Docker: {} {}", request.path, request.body);
+  try {
+    return answer((this->*find_call(request.path)->handler)(RequestFields(request.body)));
+  } catch (const std::exception& error) {
+    spdlog::warn("Docker: {}: {}", request.path, error.what());
+    return answer(to_text({{"Err", error.what()}}));
+  }
+}
+
+std::string DockerPlugin::activate(const RequestFields&) const {
+  return R"({"Implements":["VolumeDriver"]})";
+}
+
+std::string DockerPlugin::capabilities(const RequestFields&) const {
+  return R"({"Capabilities":{"Scope":"local"}})";
+}
+
+std::string DockerPlugin::create(const RequestFields& fields) const {
+  const std::string name = fields.text("Name");
+  // Docker asks again for volumes that it has seen.
+  if (find(volumes_, name)) return kSuccess;
+
+  NewVolume volume;
+  volume.name = name;
+  std::string backup;
+  for (const auto& [option, value] : fields.texts("Opts")) {
+    if (option == "size") {
+      volume.size = parse_size(value);
+    } else if (option == "backup") {
+      backup = value;
+    } else if (option == "driver" && value != kDriverName) {
+      throw Error(ErrorKind::kInvalidArgument, "there is no driver '{}' but {}", value,
+                  kDriverName);
+    } else if (option == "id" || option == "type" || option == "iops" || option == "vm") {
+      spdlog::warn("Docker: volume {}: this driver ignores the option {}", name, option);
+    } else if (option != "driver" && option != "endpoint" && option != "s3-endpoint") {
+      throw Error(ErrorKind::kInvalidArgument,
+                  "unknown option '{}'; there are size, backup, endpoint and driver", option);
+    }
+  }
+  if (backup.empty()) {
+    volumes_.create(volume);
+  } else {
+    jobs_
+        .start("restore", backup,
+               [this, volume, backup](Job& job) {
+                 backups_.restore(volume, backup, job);
+                 return std::string("{}");
+               })
+        ->result();
+  }
+  return kSuccess;
+}
+
+std::string DockerPlugin::remove(const RequestFields& fields) const {
+  const std::string name = fields.text("Name");
+  if (settings_.ignore_docker_delete) {
+    spdlog::info("Docker: volume {} is kept (--ignore-docker-delete)", name);
+    return kSuccess;
+  }
+  if (const auto volume = find(volumes_, name)) volumes_.remove(uuid_of(*volume));
+  return kSuccess;
+}
+
+std::string DockerPlugin::mount(const RequestFields& fields) const {
+  const std::string name = fields.text("Name");
+  if (settings_.create_on_docker_mount && !find(volumes_, name))
+    volumes_.create({name, std::nullopt});
+  const auto mountpoint = volumes_.mount(uuid_of(require(volumes_, name)), "",
+                                         VolumeUser::Kind::kDocker, fields.text("ID"));
+  return to_text({{"Mountpoint", mountpoint.native()}, {"Err", ""}});
+}
+
+std::string DockerPlugin::unmount(const RequestFields& fields) const {
+  volumes_.unmount(uuid_of(require(volumes_, fields.text("Name"))), VolumeUser::Kind::kDocker,
+                   fields.text("ID"));
+  return kSuccess;
+}
+
+std::string DockerPlugin::path(const RequestFields& fields) const {
+  return to_text(
+      {{"Mountpoint", require(volumes_, fields.text("Name")).mountpoint.native()}, {"Err", ""}});
+}
+
+std::string DockerPlugin::get(const RequestFields& fields) const {
+  return to_text({{"Volume", volume_entry(require(volumes_, fields.text("Name")))}, {"Err", ""}});
+}
+
+std::string DockerPlugin::list(const RequestFields&) const {
+  ordered_json entries = ordered_json::array();
+  for (const VolumeView& view : volumes_.list()) entries.push_back(volume_entry(view));
+  return to_text({{"Volumes", entries}, {"Err", ""}});
+}
+
+}  // namespace convoy

@@ -1,0 +1,88 @@
+#include "daemon/views.h"
+
+#include <nlohmann/json.hpp>
+
+#include "base/time.h"
+
+namespace convoy {
+namespace {
+
+using nlohmann::ordered_json;
+
+ordered_json snapshot_driver_info(const SnapshotRow& snapshot, const VolumeRow& volume) {
+  return {
+      {"DevID", std::to_string(snapshot.thin_id)},
+      {"Driver", kDriverName},
+      {"Size", std::to_string(snapshot.size)},
+      {"SnapshotCreatedAt", format_for_user(snapshot.created)},
+      {"SnapshotName", snapshot.name},
+      {"UUID", snapshot.uuid.to_string()},
+      {"VolumeUUID", volume.uuid.to_string()},
+  };
+}
+
+}  // namespace
+
+ordered_json volume_view(const VolumeView& view) {
+  const VolumeRow& volume = view.volume;
+  ordered_json snapshots = ordered_json::object();
+  for (const SnapshotRow& snapshot : view.snapshots) {
+    snapshots[snapshot.name] = {
+        {"Name", snapshot.name},
+        {"UUID", snapshot.uuid.to_string()},
+        {"CreatedTime", format_for_user(snapshot.created)},
+        {"DriverInfo", snapshot_driver_info(snapshot, volume)},
+    };
+  }
+  return {
+      {"Name", volume.name},
+      {"UUID", volume.uuid.to_string()},
+      {"Driver", kDriverName},
+      {"MountPoint", view.mountpoint.native()},
+      {"CreatedTime", format_for_user(volume.created)},
+      {"DriverInfo",
+       {
+           {"DevID", std::to_string(volume.thin_id)},
+           {"Device", view.device.native()},
+           {"Driver", kDriverName},
+           {"Filesystem", volume.filesystem},
+           {"MountPoint", view.mountpoint.native()},
+           {"Size", std::to_string(volume.size)},
+           {"UUID", volume.uuid.to_string()},
+           {"VolumeCreatedAt", format_for_user(volume.created)},
+           {"VolumeName", volume.name},
+       }},
+      {"Snapshots", snapshots},
+  };
+}
+
+ordered_json snapshot_view(const SnapshotRow& snapshot, const VolumeRow& volume) {
+  return {
+      {"Name", snapshot.name},
+      {"UUID", snapshot.uuid.to_string()},
+      {"VolumeName", volume.name},
+      {"VolumeCreatedAt", format_for_user(volume.created)},
+      {"CreatedTime", format_for_user(snapshot.created)},
+      {"DriverInfo", snapshot_driver_info(snapshot, volume)},
+  };
+}
+
+ordered_json backup_view(const BackupInfo& backup, const std::string& url) {
+  const BackupSource& source = backup.source;
+  return {
+      {"BackupName", backup.name()},
+      {"BackupURL", url},
+      {"BackupUUID", backup.uuid.to_string()},
+      {"CreatedTime", format_for_user(backup.created)},
+      {"DriverName", source.driver},
+      {"SnapshotCreatedAt", format_for_user(source.snapshot.created)},
+      {"SnapshotName", source.snapshot.name},
+      {"SnapshotUUID", source.snapshot.uuid.to_string()},
+      {"VolumeCreatedAt", format_for_user(source.volume.created)},
+      {"VolumeName", source.volume.name},
+      {"VolumeSize", std::to_string(source.size)},
+      {"VolumeUUID", source.volume.uuid.to_string()},
+  };
+}
+
+}  // namespace convoy

@@ -1,0 +1,72 @@
+#include "main/daemon_command.h"
+
+#include <charconv>
+#include <memory>
+
+#include <CLI/CLI.hpp>
+
+#include "base/error.h"
+#include "cli/cli.h"
+#include "daemon/daemon.h"
+
+namespace convoy {
+namespace {
+
+// "90", "90s", "2m" or "1h".
+std::chrono::seconds parse_duration(const std::string& text) {
+  unsigned number = 0;
+  const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const std::string_view unit(rest, static_cast<std::size_t>(text.data() + text.size() - rest));
+  constexpr unsigned kMost = 1'000'000;
+  if (error == std::errc{} && number > 0 && number <= kMost) {
+    if (unit.empty() || unit == "s") return std::chrono::seconds(number);
+    if (unit == "m") return std::chrono::minutes(number);
+    if (unit == "h") return std::chrono::hours(number);
+  }
+  throw Error(ErrorKind::kInvalidArgument,
+              "--cmd-timeout {}: give seconds, or a number with s, m or h, such as 2m", text);
+}
+
+}  // namespace
+
+void add_daemon_command(CLI::App& app, const GlobalOptions& global) {
+  CLI::App* const daemon = app.add_subcommand("daemon", "Serve volumes, in the foreground");
+  daemon->fallthrough();
+  const auto options = std::make_shared<DaemonOptions>();
+  const auto timeout = std::make_shared<std::string>();
+  const auto force = std::make_shared<bool>(false);
+  daemon->add_option("--root", options->root, "Directory of the catalog and the mount points")
+      ->capture_default_str();
+  daemon->add_option("--log", options->log_file,
+                     "Append the log to this file, not to standard error");
+  daemon->add_option("--drivers", options->drivers, "devicemapper, the only driver")
+      ->allow_extra_args(false);
+  daemon
+      ->add_option("--driver-opts", options->driver_options,
+                   "KEY=VALUE, once for each of: dm.datadev and dm.metadatadev (block devices, "
+                   "required the first time), "
+                   "dm.thinpoolname (convoy-pool), dm.thinpoolblocksize (512-byte sectors, 4096), "
+                   "dm.defaultvolumesize (100G), dm.fs (ext4, or xfs)")
+      ->allow_extra_args(false);
+  daemon->add_option("--mnt-ns", options->mount_namespace,
+                     "Mount in this mount namespace, such as /proc/1/ns/mnt");
+  daemon->add_option("--cmd-timeout", *timeout,
+                     "End mkfs and other programs after this time (120s)");
+  daemon->add_flag("--ignore-docker-delete", options->ignore_docker_delete,
+                   "Keep volumes that Docker deletes");
+  daemon->add_flag("--create-on-docker-mount", options->create_on_docker_mount,
+                   "Make volumes that Docker mounts");
+  daemon->add_flag("--ignore-config-file", options->ignore_config_file,
+                   "Accepted; there is no configuration file");
+  daemon->add_flag("--force-new-pool", *force,
+                   "Make the new pool although the devices hold other data, which is lost");
+  daemon->callback([options, timeout, force, &global] {
+    options->socket = global.socket;
+    if (global.debug) options->log_level = LogLevel::kDebug;
+    if (!timeout->empty()) options->command_timeout = parse_duration(*timeout);
+    if (*force) options->foreign_data = ForeignData::kOverwrite;
+    run_daemon(*options);
+  });
+}
+
+}  // namespace convoy
