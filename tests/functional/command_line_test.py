@@ -1,0 +1,101 @@
+"""The programs as anybody can run them, without a kernel that has device mapper."""
+# budget: 60
+
+import json
+import os
+import socket
+import subprocess
+import tempfile
+import unittest
+from pathlib import Path
+
+CONVOY = Path(os.environ.get("CONVOY_BUILD_DIR", "build")) / "bin/convoy"
+
+
+def convoy(*words: str | Path) -> subprocess.CompletedProcess:
+    return subprocess.run([CONVOY, *words], capture_output=True, text=True, timeout=30, check=False)
+
+
+class Help(unittest.TestCase):
+    def test_every_command_explains_itself(self) -> None:
+        commands = [
+            [], ["daemon"], ["create"], ["delete"], ["mount"], ["umount"], ["list"], ["inspect"], ["info"],
+            ["snapshot"], ["snapshot", "create"], ["snapshot", "delete"], ["snapshot", "inspect"],
+            ["backup"], ["backup", "create"], ["backup", "list"], ["backup", "inspect"], ["backup", "delete"],
+        ]  # fmt: skip
+        for command in commands:
+            for flag in ("--help", "-h"):
+                result = convoy(*command, flag)
+                self.assertEqual(result.returncode, 0, command)
+                self.assertIn("Usage: convoy", result.stdout)
+
+    def test_the_reference_names_every_option(self) -> None:
+        reference = (Path(__file__).parents[2] / "docs/cli.md").read_text()
+        for command in (["daemon"], ["create"], ["delete"], ["mount"], ["list"], ["snapshot", "create"], ["backup", "create"], ["backup", "list"]):
+            for line in convoy(*command, "--help").stdout.splitlines():
+                words = line.split()
+                if words and words[0].startswith("-"):
+                    option = words[0].split(",")[-1]
+                    self.assertIn(f"`{option}", reference, f"docs/cli.md does not tell of {command} {option}")
+
+    def test_version(self) -> None:
+        for flag in ("--version", "-v"):
+            self.assertRegex(convoy(flag).stdout, r"^convoy \d+\.\d+\.\d+\n$")
+
+
+class Mistakes(unittest.TestCase):
+    def failed(self, *words: str | Path) -> str:
+        result = convoy(*words)
+        self.assertEqual(result.returncode, 1, words)
+        error = json.loads(result.stdout)["Error"]
+        self.assertEqual(result.stderr, f"convoy: {error}\n")
+        return error
+
+    def test_no_daemon(self) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory, "no.sock")
+            self.assertIn(f"no daemon answers on {path}", self.failed("-s", path, "list"))
+            path.touch()
+            self.assertIn("no daemon answers", self.failed("list", "--socket", path))
+
+    def test_a_socket_of_something_else(self) -> None:
+        with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(f"{directory}/silent.sock")
+            listener.listen()
+            listener.settimeout(10)
+            client = subprocess.Popen(
+                [CONVOY, "-s", f"{directory}/silent.sock", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+            connection, _ = listener.accept()
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+            output, _ = client.communicate(timeout=10)
+            connection.close()
+            self.assertEqual(client.returncode, 1)
+            self.assertIn("is not JSON", json.loads(output)["Error"])
+
+    def test_words_that_are_no_command(self) -> None:
+        self.assertIn("give a command, one of: daemon create", self.failed())
+        self.assertIn("fly", self.failed("fly"))
+        self.assertIn("--colour", self.failed("list", "--colour"))
+        self.assertIn("VOLUME is required", self.failed("inspect"))
+
+    def test_a_daemon_that_cannot_start_makes_nothing(self) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            root = Path(directory, "root")
+            device = Path(directory, "file")
+            device.write_bytes(b"\0" * 4096)
+            for sentence, options in (
+                ("dm.datadev is required", []),
+                ("is not a block device", ["dm.datadev=" + str(device), "dm.metadatadev=" + str(device)]),
+                ("does not exist", ["dm.datadev=/dev/nothing", "dm.metadatadev=/dev/nothing"]),
+                ("unknown driver option", ["dm.colour=red"]),
+            ):
+                words = [word for option in options for word in ("--driver-opts", option)]
+                error = self.failed("-s", f"{directory}/socket", "daemon", "--root", root, *words)
+                self.assertIn(sentence, error)
+            self.assertEqual(list(Path(directory).iterdir()), [device])
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,178 @@
+"""Long jobs: they keep nobody waiting, show their progress, can be interrupted, and leave nothing half made."""
+# budget: 240
+# machine: --memory 3G
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import time
+import unittest
+from pathlib import Path
+
+from support import SOCKET, MIB, PoolTest, convoy, convoy_error, convoy_json, docker, dm_devices
+
+COMMAND = ["convoy", "--socket", str(SOCKET)]
+
+
+class Jobs(PoolTest):
+    """A volume with so much in it that its backup takes seconds."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        convoy("create", "big", "--size", "1G")
+        self.fill("file", 60)
+        convoy("snapshot", "create", "big", "--name", "s1")
+
+    def fill(self, name: str, pieces: int) -> None:
+        mountpoint = Path(convoy("mount", "big"))
+        noise = os.urandom(4 * MIB)
+        with (mountpoint / name).open("wb") as file:
+            for i in range(pieces):
+                file.write(noise[i:] + noise[:i])  # not the same chunk twice
+        convoy("umount", "big")
+
+    def start(self, *words: str) -> subprocess.Popen:
+        process = subprocess.Popen([*COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(process.communicate)
+        self.addCleanup(process.kill)
+        return process
+
+    def start_backup(self, snapshot: str = "s1") -> subprocess.Popen:
+        """Returns when chunks are being stored."""
+        process = self.start("backup", "create", snapshot, "--dest", self.url)
+        deadline = time.monotonic() + 20
+        while not list(self.destination.rglob("*.data")):
+            self.assertIsNone(process.poll(), "it ended before it could be watched")
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.01)
+        return process
+
+    def wait_until_nothing_is_left(self) -> None:
+        """No backup, no pack, no lease, no work device."""
+        deadline = time.monotonic() + 20
+        left: list = [None]
+        while left and time.monotonic() < deadline:
+            time.sleep(0.05)
+            left = [path.name for path in self.destination.rglob("*") if path.is_file() and path.name != "store.json"]
+            left += [name for name in dm_devices() if re.match("convoy-pool-", name)]
+        self.assertEqual(left, [])
+        self.assertEqual(convoy("backup", "list", self.url), "{}")
+
+    def test_others_do_not_wait_for_a_backup(self) -> None:
+        convoy("create", "other", "--size", "64M")
+        self.fill("more", 120)
+        convoy("snapshot", "create", "big", "--name", "long")
+        backup = self.start_backup("long")
+        slowest = 0.0
+        for call in (
+            lambda: convoy("list"),
+            lambda: convoy("mount", "other"),
+            lambda: convoy("snapshot", "create", "other", "--name", "s2"),
+            lambda: convoy("snapshot", "create", "big", "--name", "s3"),  # not even on the same volume
+            lambda: docker("VolumeDriver.List"),
+            lambda: docker("VolumeDriver.Mount", Name="other", ID="container"),
+            lambda: docker("VolumeDriver.Unmount", Name="other", ID="container"),
+            lambda: convoy("umount", "other"),
+        ):
+            start = time.monotonic()
+            call()
+            slowest = max(slowest, time.monotonic() - start)
+        print(f"slowest call beside a backup: {slowest:.2f} s")
+        self.assertIsNone(backup.poll(), "the backup ended too early to show anything")
+        self.assertIn("is being read by job 1 (backup of long)", convoy_error("snapshot", "delete", "long"))
+        self.assertIn("is being read", convoy_error("delete", "big"))
+        output, _ = backup.communicate(timeout=120)
+        self.assertEqual(backup.returncode, 0)
+        convoy("snapshot", "delete", "long")
+        self.assertEqual(list(convoy_json("backup", "list", self.url)), [output.strip()])
+
+    def test_ctrl_c_of_a_backup_leaves_nothing(self) -> None:
+        backup = self.start_backup()
+        backup.send_signal(signal.SIGINT)
+        output, errors = backup.communicate(timeout=30)
+        self.assertEqual(backup.returncode, 130)
+        self.assertIn("cancelled", json.loads(output)["Error"])
+        self.assertIn("cancelled", errors)
+        self.wait_until_nothing_is_left()
+        convoy("snapshot", "delete", "s1")
+
+    def test_a_client_that_is_killed_cancels_its_job(self) -> None:
+        self.start_backup().kill()
+        self.wait_until_nothing_is_left()
+
+    def test_stopping_the_daemon_cancels_jobs(self) -> None:
+        backup = self.start_backup()
+        self.assertEqual(self.daemon.stop(), 0)
+        output, _ = backup.communicate(timeout=30)
+        self.assertNotEqual(backup.returncode, 0)
+        self.assertIn("Error", json.loads(output))
+        self.daemon.start()
+        self.wait_until_nothing_is_left()
+
+    def test_a_killed_daemon_s_backup_is_not_there_and_the_next_one_is_whole(self) -> None:
+        self.start_backup()
+        self.daemon.kill()
+        self.daemon.start()
+        self.assertEqual(convoy("backup", "list", self.url), "{}")
+        self.assertEqual(dm_devices(), ["big", "convoy-pool"])
+        url = convoy("backup", "create", "s1", "--dest", self.url)
+        convoy("create", "copy", "--backup", url)
+
+    def test_an_interrupted_restore_leaves_no_volume(self) -> None:
+        url = convoy("backup", "create", "s1", "--dest", self.url)
+        for how in ("interrupt", "kill the client", "kill the daemon"):
+            restore = self.start("create", "copy", "--backup", url)
+            while "copy" not in dm_devices():
+                time.sleep(0.01)
+            self.assertIsNone(restore.poll(), "it ended before it could be interrupted")
+            if how == "interrupt":
+                self.assertEqual([volume["Name"] for volume in docker("VolumeDriver.List")["Volumes"]], ["big"])
+                self.assertIn("is being created", docker("VolumeDriver.Create", Name="copy")["Err"])
+                restore.send_signal(signal.SIGINT)
+                restore.communicate(timeout=30)
+                self.assertEqual(restore.returncode, 130)
+            elif how == "kill the client":
+                restore.kill()
+            else:
+                self.daemon.kill()
+                self.daemon.start()
+            deadline = time.monotonic() + 20
+            while "copy" in dm_devices() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            self.assertEqual(dm_devices(), ["big", "convoy-pool"], how)
+            self.assertEqual(convoy("create", "copy", "--size", "64M"), "copy")  # the name is free
+            convoy("delete", "copy")
+
+    def test_a_restore_that_fails_leaves_no_volume(self) -> None:
+        url = convoy("backup", "create", "s1", "--dest", self.url)
+        pack = sorted(self.destination.rglob("*.data"))[-1]
+        content = bytearray(pack.read_bytes())
+        content[len(content) // 2] ^= 1
+        pack.write_bytes(content)
+        self.assertIn(pack.name, convoy_error("create", "copy", "--backup", url))
+        self.assertEqual(list(convoy_json("list")), ["big"])
+        self.assertEqual(dm_devices(), ["big", "convoy-pool"])
+
+    def test_a_terminal_shows_the_progress(self) -> None:
+        master, slave = pty.openpty()
+        process = subprocess.Popen(
+            [*COMMAND, "backup", "create", "s1", "--dest", self.url], stdout=subprocess.PIPE, stderr=slave, text=True
+        )
+        os.close(slave)
+        shown = b""
+        try:
+            while piece := os.read(master, 4096):
+                shown += piece
+        except OSError:  # EIO: the other side is closed
+            pass
+        os.close(master)
+        process.communicate()
+        self.assertEqual(process.returncode, 0)
+        self.assertRegex(shown.decode(), r"\[#+\.*\] +\d+%  [\d.]+ [KM]iB of [\d.]+ MiB  [\d.]+ .?i?B/s  [\d:-]+ left")
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

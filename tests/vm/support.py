@@ -1,0 +1,233 @@
+"""What the suites in the machine share: the daemon, the command line, Docker's side, and what must not be left over."""
+
+import contextlib
+import functools
+import hashlib
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+import unittest
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path("/var/lib/convoy")
+SOCKET = Path("/run/convoy/convoy.sock")
+LOG = Path("/var/log/convoy-test.log")
+DATA = os.environ.get("DISK_DATA", "")
+META = os.environ.get("DISK_META", "")
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+
+def run(*words: str | Path, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess:
+    result = subprocess.run(
+        [str(word) for word in words], capture_output=True, text=True, timeout=timeout, check=False
+    )
+    if check and result.returncode != 0:
+        raise AssertionError(f"{words} ended with {result.returncode}:\n{result.stdout}{result.stderr}")
+    return result
+
+
+def convoy(*words: str | Path, socket: Path = SOCKET) -> str:
+    """A command that must succeed; what it prints on standard output, without the last newline."""
+    return run("convoy", "--socket", socket, *words).stdout.removesuffix("\n")
+
+
+def convoy_json(*words: str | Path) -> dict:
+    return json.loads(convoy(*words))
+
+
+def convoy_error(*words: str | Path, socket: Path = SOCKET) -> str:
+    """A command that must fail as all do: status 1, the sentence as JSON on standard output and for people on standard error."""
+    result = run("convoy", "--socket", socket, *words, check=False)
+    if result.returncode != 1:
+        raise AssertionError(f"{words} ended with {result.returncode}, not 1: {result.stdout}{result.stderr}")
+    error = json.loads(result.stdout)["Error"]
+    if error not in result.stderr:
+        raise AssertionError(f"standard error does not tell {error!r}: {result.stderr!r}")
+    return error
+
+
+def allow_kernel(pattern: str) -> None:
+    """A kernel warning that this suite brings about knowingly."""
+    with Path(os.environ["VM_OUT"], "allow-kernel").open("a") as file:
+        file.write(pattern + "\n")
+
+
+class Daemon:
+    """A daemon under a root, on a socket. `pool` is what its first start is given, `options` what every start is given."""
+
+    def __init__(
+        self, *options: str, pool: list[str], root: Path = ROOT, socket: Path = SOCKET
+    ) -> None:
+        self.root, self.socket, self.options = root, socket, options
+        self.process: subprocess.Popen | None = None
+        self.start(*pool)
+
+    def start(self, *options: str) -> None:
+        LOG.parent.mkdir(parents=True, exist_ok=True)
+        command = ["convoy", "--debug", "--socket", str(self.socket), "daemon", "--root", str(self.root)]
+        self.log = LOG.open("a")
+        self.process = subprocess.Popen(
+            [*command, "--drivers", "devicemapper", *self.options, *options], stdout=self.log, stderr=self.log
+        )
+        deadline = time.monotonic() + 30
+        while not is_served(self.socket):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"the daemon did not start:\n{LOG.read_text()[-3000:]}")
+            time.sleep(0.02)
+
+    def stop(self, how: int = signal.SIGTERM) -> int:
+        assert self.process
+        self.process.send_signal(how)
+        status = self.process.wait(timeout=60)
+        self.log.close()
+        self.process = None
+        return status
+
+    def kill(self) -> None:
+        self.stop(signal.SIGKILL)
+
+
+def pool_options(data: str = DATA, meta: str = META, **more: str) -> list[str]:
+    options = {"dm.datadev": data, "dm.metadatadev": meta} | {f"dm.{key}": value for key, value in more.items()}
+    return [word for key, value in options.items() for word in ("--driver-opts", f"{key}={value}")]
+
+
+def is_served(path: Path) -> bool:
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
+class DockerCall(http.client.HTTPConnection):
+    """Docker's way to the plugin."""
+
+    def __init__(self, path: Path = SOCKET) -> None:
+        super().__init__("plugin")
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(str(self.path))
+
+
+def docker(call: str, **fields: object) -> dict:
+    """Calls the plugin as Docker does; an empty Err is taken out."""
+    connection = DockerCall()
+    connection.request("POST", f"/{call}", json.dumps(fields), {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    answer = json.loads(response.read())
+    connection.close()
+    if response.status != 200:
+        raise AssertionError(f"{call}: HTTP status {response.status}")
+    if answer.get("Err") == "":
+        del answer["Err"]
+    return answer
+
+
+def mounts() -> list[str]:
+    """The mount points of dm devices."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line.split()[4] for line in lines if "/dev/mapper/" in line.split(" - ")[1]]
+
+
+def dm_devices() -> list[str]:
+    output = run("dmsetup", "ls").stdout
+    return [] if "No devices" in output else sorted(line.split("\t")[0] for line in output.splitlines())
+
+
+def device_digest(path: str | Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as device:
+        while piece := device.read(4 * MIB):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def file_digests(directory: str | Path) -> dict[str, str]:
+    base = Path(directory)
+    return {
+        str(path.relative_to(base)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(base.rglob("*"))
+        if path.is_file() and not path.is_symlink()
+    }
+
+
+@contextlib.contextmanager
+def snapshot_device(snapshot: str) -> Iterator[str]:
+    """A second, read-only dm device on a snapshot, to compare it with something, beside whatever the daemon does."""
+    info = convoy_json("snapshot", "inspect", snapshot)["DriverInfo"]
+    sectors = int(info["Size"]) // 512
+    pool = convoy_json("info")["devicemapper"]["ThinpoolDevice"]
+    name = "compare-" + re.sub(r"\W", "", snapshot)
+    run("dmsetup", "create", name, "--readonly", "--table", f"0 {sectors} thin {pool} {info['DevID']}")
+    try:
+        yield f"/dev/mapper/{name}"
+    finally:
+        run("dmsetup", "remove", name)
+
+
+def shut_down_pool() -> None:
+    """Everything off, as after a reboot: nothing mounted, no dm device. The daemon must be down."""
+    for target in reversed(mounts()):
+        run("umount", target)
+    pools = [name for name in dm_devices() if run("dmsetup", "table", name).stdout.split()[2] == "thin-pool"]
+    for name in [name for name in dm_devices() if name not in pools] + pools:
+        run("dmsetup", "remove", name)
+
+
+def wipe(*devices: str) -> None:
+    """The start of each device zeroed, so that it is new again."""
+    for device in devices:
+        run("blkdiscard", "-f", device, check=False)
+        run("dd", "if=/dev/zero", f"of={device}", "bs=1M", "count=4", "conv=fsync")
+
+
+def thin_check(device: str = META) -> None:
+    run("thin_check", device)
+
+
+class PoolTest(unittest.TestCase):
+    """A fresh pool and a daemon for each test; after it, nothing may be left over and the metadata must be sound."""
+
+    options: tuple[str, ...] = ()
+    pool: dict[str, str] = {}
+
+    def setUp(self) -> None:
+        wipe(DATA, META)
+        run("rm", "-rf", ROOT)
+        LOG.unlink(missing_ok=True)
+        self.destination = Path("/tmp/backups")
+        run("rm", "-rf", self.destination)
+        self.destination.mkdir()
+        self.url = f"vfs://{self.destination}/"
+        self.addCleanup(self.show_log_of_failure)
+        self.daemon = Daemon(*self.options, pool=pool_options(**self.pool))
+        self.addCleanup(self.tear_pool_down)
+
+    def show_log_of_failure(self) -> None:
+        outcome = self._outcome  # type: ignore[attr-defined]
+        failed = any(error for _, error in getattr(outcome.result, "failures", []) + getattr(outcome.result, "errors", []))
+        if failed and LOG.exists():
+            Path(os.environ["VM_OUT"], f"{self.id()}.log").write_text(LOG.read_text())
+
+    def tear_pool_down(self) -> None:
+        if self.daemon.process:
+            for name, volume in convoy_json("list").items():
+                if volume["MountPoint"]:
+                    convoy("umount", name)
+                convoy("delete", name)
+            devices = dm_devices()
+            self.assertEqual(self.daemon.stop(), 0)
+            self.assertEqual(devices, [self.pool.get("thinpoolname", "convoy-pool")], "dm devices are left over")
+            self.assertEqual(mounts(), [])
+            self.assertFalse(SOCKET.exists(), "the socket is left over")
+            leftovers = sorted(str(path) for path in ROOT.rglob("*") if path.is_file())
+            self.assertLessEqual(set(leftovers), {str(ROOT / name) for name in ("catalog.db", "lock")})
+        shut_down_pool()
+        thin_check()

@@ -1,0 +1,73 @@
+"""Backups that go from a pool of one block size into a pool of another, and two daemons side by side."""
+# budget: 150
+# machine: --disk data2=4G --disk meta2=64M
+
+import os
+import unittest
+from pathlib import Path
+
+from support import Daemon, PoolTest, convoy, convoy_error, convoy_json, dm_devices, pool_options, run, thin_check, wipe
+
+DATA2, META2 = os.environ.get("DISK_DATA2", ""), os.environ.get("DISK_META2", "")
+ROOT2, SOCKET2 = Path("/var/lib/convoy2"), Path("/run/convoy2.sock")
+KIB64 = 64 << 10
+
+
+class TwoPools(PoolTest):
+    pool = {"thinpoolblocksize": "128"}
+
+    def setUp(self) -> None:
+        super().setUp()
+        wipe(DATA2, META2)
+        run("rm", "-rf", ROOT2)
+        self.second = Daemon(
+            pool=pool_options(DATA2, META2, thinpoolname="second-pool", thinpoolblocksize="32768"),
+            root=ROOT2,
+            socket=SOCKET2,
+        )
+        self.addCleanup(self.tear_second_down)
+
+    def tear_second_down(self) -> None:
+        convoy("delete", *[name for name in ("copy", "again") if name in dm_devices()], socket=SOCKET2)
+        self.second.stop()
+        run("dmsetup", "remove", "second-pool")
+        thin_check(META2)
+
+    def test_a_backup_restores_into_a_pool_of_other_blocks_and_back(self) -> None:
+        size = 81 * KIB64  # of the second pool's blocks it is a third
+        convoy("create", "db", "--size", str(size))
+        Path(convoy("mount", "db"), "file").write_bytes(os.urandom(1 << 20))
+        convoy("umount", "db")
+        convoy("snapshot", "create", "db", "--name", "s1")
+        url = convoy("backup", "create", "s1", "--dest", self.url)
+
+        convoy("create", "copy", "--backup", url, socket=SOCKET2)
+        run("cmp", "/dev/mapper/db", "/dev/mapper/copy")
+        self.assertEqual(int(run("blockdev", "--getsize64", "/dev/mapper/copy").stdout), size)
+
+        # The copy lives on: its backups continue the same line, and come back.
+        mountpoint = Path(convoy("mount", "copy", socket=SOCKET2))
+        (mountpoint / "more").write_bytes(os.urandom(100_000))
+        convoy("umount", "copy", socket=SOCKET2)
+        convoy("snapshot", "create", "copy", "--name", "s2", socket=SOCKET2)
+        result = run("convoy", "-s", SOCKET2, "backup", "create", "s2", "--dest", self.url)
+        second_url = result.stdout.strip()
+        self.assertEqual(second_url.split("volume=")[1], url.split("volume=")[1])
+        stored = result.stderr.split(", ")[1]
+        self.assertIn("KiB stored", stored, "what the first backup holds was stored again")
+        convoy("create", "back", "--backup", second_url)
+        run("cmp", "/dev/mapper/back", "/dev/mapper/copy")
+
+    def test_names_that_the_other_daemon_has_are_refused(self) -> None:
+        convoy("create", "copy", "--size", "16M", socket=SOCKET2)
+        self.assertIn("a dm device named 'copy' that is not ours exists", convoy_error("create", "copy", "--size", "16M"))
+        self.assertEqual(convoy("list"), "{}")
+        # The first daemon's restart leaves the second's devices alone.
+        self.daemon.kill()
+        self.daemon.start()
+        self.assertEqual(dm_devices(), ["convoy-pool", "copy", "second-pool"])
+        self.assertEqual(convoy_json("info")["devicemapper"]["ThinpoolBlockSize"], str(KIB64))
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
