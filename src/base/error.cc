@@ -49,9 +49,15 @@ ErrorKind kind_of(int error_number) {
 
 }  // namespace
 
-std::string_view to_string(ErrorKind kind) { return row_of(kind).name; }
-int http_status(ErrorKind kind) { return row_of(kind).http_status; }
-int exit_status(ErrorKind kind) { return row_of(kind).exit_status; }
+std::string_view to_string(ErrorKind kind) {
+  return row_of(kind).name;
+}
+int http_status(ErrorKind kind) {
+  return row_of(kind).http_status;
+}
+int exit_status(ErrorKind kind) {
+  return row_of(kind).exit_status;
+}
 
 ErrorKind error_kind_from_string(std::string_view name) {
   for (const KindRow& row : kKinds) {

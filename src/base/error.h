@@ -34,8 +34,9 @@ std::string_view to_string(ErrorKind kind);
 // failure is.
 ErrorKind error_kind_from_string(std::string_view name);
 
-// How the daemon's API and the command line end with an error of this kind. Convoy's commands ended with 1 whatever
-// went wrong, and scripts ask for that; only an interrupted one is told apart, as shells do.
+// How the daemon's API and the command line end with an error of this kind. Convoy's commands ended
+// with 1 whatever went wrong, and scripts ask for that; only an interrupted one is told apart, as
+// shells do.
 int http_status(ErrorKind kind);
 int exit_status(ErrorKind kind);
 

@@ -9,8 +9,7 @@
 
 namespace convoy {
 
-// --- Names
-// -----------------------------------------------------------------------------------------------------------
+// --- Names ---
 
 // Device mapper takes names of at most 127 bytes (DM_NAME_LEN is 128, with the final NUL). The
 // longest name of ours is a snapshot's work device, "<pool>-<uuid>": 64 + 1 + 36 = 101.
@@ -20,8 +19,7 @@ inline constexpr std::size_t kMaxNameLength = 64;
 // there are a dozen objects, since UUIDv7 begins with the time.
 inline constexpr std::size_t kMinUuidPrefixLength = 4;
 
-// --- Thin pool
-// -------------------------------------------------------------------------------------------------------
+// --- Thin pool ---
 
 // dm-thin.c: MAX_DEV_ID is (1 << 24) - 1.
 inline constexpr std::uint32_t kMaxThinId = (1U << 24U) - 1;
@@ -42,8 +40,7 @@ inline constexpr std::uint64_t kDefaultVolumeSize = 100 * kGiB;
 // at 2^64 bytes. We stop at 1 PiB, far below the three.
 inline constexpr std::uint64_t kMaxVolumeSize = 1024 * kTiB;
 
-// --- Waiting
-// ---------------------------------------------------------------------------------------------------------
+// --- Waiting ---
 
 // How long a busy device is tried again: udev or a scanner that has just opened it lets go within a
 // second.
@@ -53,8 +50,7 @@ inline constexpr std::chrono::milliseconds kBusyRetryStep{100};
 // mkfs of a large volume on a slow disk takes seconds; a child that needs longer than this hangs.
 inline constexpr std::chrono::seconds kDefaultCommandTimeout{120};
 
-// --- Backup store
-// ----------------------------------------------------------------------------------------------------
+// --- Backup store ---
 
 // A chunk never straddles pool blocks, so it is at most the smallest pool block.
 inline constexpr std::uint32_t kMinChunkSize = 4 * 1024;
@@ -98,8 +94,7 @@ inline constexpr std::chrono::seconds kLeaseRenewal = kLeaseDuration / 4;
 // writer that lost its lease has long noticed.
 inline constexpr std::chrono::hours kGarbageGrace{24};
 
-// --- Daemon
-// ----------------------------------------------------------------------------------------------------------
+// --- Daemon ---
 
 // One thread serves one connection. Docker opens one per plugin call and the command line one per
 // command.

@@ -12,8 +12,7 @@
 namespace convoy {
 namespace {
 
-// --- Ctrl-C
-// ----------------------------------------------------------------------------------------------------------
+// --- Ctrl-C ---
 
 volatile std::sig_atomic_t interrupts = 0;
 
@@ -44,8 +43,7 @@ class InterruptCounter {
   struct sigaction old_terminate_ = {};
 };
 
-// --- libcurl
-// ---------------------------------------------------------------------------------------------------------
+// --- libcurl ---
 
 using Handle = std::unique_ptr<CURL, decltype(&curl_easy_cleanup)>;
 using Headers = std::unique_ptr<curl_slist, decltype(&curl_slist_free_all)>;
@@ -67,8 +65,7 @@ std::string url_of(CURL* curl, const ApiCall& call) {
   return url;
 }
 
-// --- Answers
-// ---------------------------------------------------------------------------------------------------------
+// --- Answers ---
 
 Json parse(const std::string& text) {
   try {

@@ -132,8 +132,7 @@ HttpResponse Api::info(const HttpRequest&) const {
   });
 }
 
-// --- Volumes
-// ---------------------------------------------------------------------------------------------------------
+// --- Volumes ---
 
 HttpResponse Api::list_volumes(const HttpRequest&) const {
   ordered_json volumes = ordered_json::object();
@@ -176,8 +175,7 @@ HttpResponse Api::unmount_volume(const HttpRequest& request) const {
   return {};
 }
 
-// --- Snapshots
-// -------------------------------------------------------------------------------------------------------
+// --- Snapshots ---
 
 HttpResponse Api::create_snapshot(const HttpRequest& request) const {
   const RequestFields fields(request.body);
@@ -195,8 +193,7 @@ HttpResponse Api::delete_snapshot(const HttpRequest& request) const {
   return {};
 }
 
-// --- Backups
-// ---------------------------------------------------------------------------------------------------------
+// --- Backups ---
 
 HttpResponse Api::create_backup(const HttpRequest& request) const {
   const RequestFields fields(request.body);
@@ -235,8 +232,7 @@ HttpResponse Api::delete_backup(const HttpRequest& request) const {
   }));
 }
 
-// --- Jobs
-// ------------------------------------------------------------------------------------------------------------
+// --- Jobs ---
 
 HttpResponse Api::list_jobs(const HttpRequest&) const {
   ordered_json jobs = ordered_json::array();

@@ -19,8 +19,7 @@
 namespace convoy {
 namespace {
 
-// --- Socket
-// ----------------------------------------------------------------------------------------------------------
+// --- Socket ---
 
 sockaddr_un address_of(const std::filesystem::path& path) {
   sockaddr_un address = {};
@@ -54,8 +53,7 @@ void remove_stale_socket(const std::filesystem::path& path, const sockaddr_un& a
   ::unlink(path.c_str());
 }
 
-// --- Requests
-// --------------------------------------------------------------------------------------------------------
+// --- Requests ---
 
 // What libmicrohttpd calls for one request, until its answer is complete.
 struct Exchange {

@@ -1,9 +1,9 @@
 #include "sys/mount_namespace.h"
 
+#include <algorithm>
+
 #include <gtest/gtest.h>
 #include <sys/sysmacros.h>
-
-#include <algorithm>
 
 #include "base/error.h"
 

@@ -57,8 +57,7 @@ void Volumes::check_new_name(const char* what, const std::string& name) {
   }
 }
 
-// --- Volumes
-// ---------------------------------------------------------------------------------------------------------
+// --- Volumes ---
 
 VolumeRow Volumes::make_device(VolumeRow volume) {
   if (volume.name.empty()) volume.name = "volume-" + random_hex(16);
@@ -209,8 +208,7 @@ std::vector<VolumeView> Volumes::list() {
   return views;
 }
 
-// --- Snapshots
-// -------------------------------------------------------------------------------------------------------
+// --- Snapshots ---
 
 SnapshotRow Volumes::create_snapshot(std::string_view reference, std::string name) {
   const auto [volume, lock] = lock_volume(reference);
