@@ -57,21 +57,21 @@ inline Bytes noise(unsigned seed, std::size_t size) {
 class TestDevice {
  public:
   explicit TestDevice(std::uint64_t size) : fd_(::memfd_create("device", MFD_CLOEXEC)) {
-    Resize(size);
+    resize(size);
   }
 
   int fd() const { return fd_.get(); }
   std::uint64_t size() const { return size_; }
 
-  void Resize(std::uint64_t size) {
+  void resize(std::uint64_t size) {
     size_ = size;
     if (::ftruncate(fd_.get(), static_cast<off_t>(size)) != 0) throw system_error(errno, "memfd");
   }
 
-  void Write(std::uint64_t offset, const Bytes& bytes) { write_all_at(fd_.get(), bytes, offset); }
-  void Zero(std::uint64_t offset, std::size_t size) { Write(offset, Bytes(size)); }
+  void write(std::uint64_t offset, const Bytes& bytes) { write_all_at(fd_.get(), bytes, offset); }
+  void zero(std::uint64_t offset, std::size_t size) { write(offset, Bytes(size)); }
 
-  Bytes Content() const {
+  Bytes content() const {
     Bytes content(size_);
     read_exactly_at(fd_.get(), content, 0);
     return content;
@@ -85,20 +85,20 @@ class TestDevice {
 inline Bytes restored(const Store& store, const BackupRecord& record) {
   const TestDevice target(record.info.source.size);
   restore_backup(store, record, target.fd(), {}, {});
-  return target.Content();
+  return target.content();
 }
 
 // The references of a backup into each pack, found by walking its tree.
 class ReferenceCount {
  public:
   ReferenceCount(const Store& store, const BackupRecord& record) : packs_(store.objects(), record) {
-    if (record.root) Count(*record.root, record.shape().height() - 1);
+    if (record.root) count(*record.root, record.shape().height() - 1);
   }
 
   const std::map<PackName, std::uint64_t>& counts() const { return counts_; }
 
  private:
-  void Count(const Reference& reference, std::uint32_t level) {
+  void count(const Reference& reference, std::uint32_t level) {
     ++counts_[reference.pack];
     const PackReader::Item item{.reference = reference, .range = {}};
     TreeNode node;
@@ -108,7 +108,7 @@ class ReferenceCount {
     for (const auto& entry : node.entries) {
       if (!entry) continue;
       if (level > 0) {
-        Count(*entry, level - 1);
+        count(*entry, level - 1);
       } else {
         ++counts_[entry->pack];
       }
@@ -123,7 +123,7 @@ class BackupTest : public testing::Test {
  protected:
   static constexpr std::uint32_t kChunk = kDefaultChunkSize;
 
-  BackupSource SourceOf(std::uint64_t size) const {
+  BackupSource source_of(std::uint64_t size) const {
     return {.lineage = lineage_,
             .driver = "devicemapper",
             .volume = {.uuid = lineage_, .name = "db", .created = now(), .filesystem = "ext4"},
@@ -131,9 +131,9 @@ class BackupTest : public testing::Test {
             .size = size};
   }
 
-  BackupPlan PlanOf(const TestDevice& device, const std::optional<BackupRecord>& parent,
-                    std::vector<SourceRange> ranges) const {
-    return {.source = SourceOf(device.size()),
+  BackupPlan plan_of(const TestDevice& device, const std::optional<BackupRecord>& parent,
+                     std::vector<SourceRange> ranges) const {
+    return {.source = source_of(device.size()),
             .device_fd = device.fd(),
             .parent = parent ? std::optional(parent->info.uuid) : std::nullopt,
             .ranges = std::move(ranges),
@@ -141,38 +141,40 @@ class BackupTest : public testing::Test {
   }
 
   // Of everything, whether it changed or not.
-  BackupRecord BackUpAll(const TestDevice& device,
-                         const std::optional<BackupRecord>& parent = std::nullopt) {
-    return BackUp(PlanOf(device, parent, {{{0, device.size()}, SourceKind::kRead}}), device);
+  BackupRecord back_up_all(const TestDevice& device,
+                           const std::optional<BackupRecord>& parent = std::nullopt) {
+    return back_up(plan_of(device, parent, {{{0, device.size()}, SourceKind::kRead}}), device);
   }
 
-  BackupRecord BackUp(const TestDevice& device, const std::optional<BackupRecord>& parent,
-                      std::vector<SourceRange> ranges) {
-    return BackUp(PlanOf(device, parent, std::move(ranges)), device);
+  BackupRecord back_up(const TestDevice& device, const std::optional<BackupRecord>& parent,
+                       std::vector<SourceRange> ranges) {
+    return back_up(plan_of(device, parent, std::move(ranges)), device);
   }
 
-  BackupRecord BackUp(const BackupPlan& plan, const TestDevice& device) {
+  BackupRecord back_up(const BackupPlan& plan, const TestDevice& device) {
     const BackupRecord record = create_backup(store_, plan, {}, {});
-    expected_[record.info.uuid] = device.Content();
+    expected_[record.info.uuid] = device.content();
     return record;
   }
 
-  void Delete(const Uuid& backup) {
+  void delete_and_forget(const Uuid& backup) {
     delete_backup(store_, lineage_, backup);
     expected_.erase(backup);
   }
 
-  std::vector<std::string> KeysUnder(const std::string& prefix) {
+  std::vector<std::string> keys_under(const std::string& prefix) {
     std::vector<std::string> keys;
     objects_.list(prefix, [&](const ObjectInfo& info) { keys.push_back(info.key); });
     return keys;
   }
 
-  std::vector<std::string> Packs() { return KeysUnder(prefix_of(lineage_, LineagePart::kPacks)); }
+  std::vector<std::string> pack_keys() {
+    return keys_under(prefix_of(lineage_, LineagePart::kPacks));
+  }
 
   // Every backup in the store can be restored, and holds what was backed up if this test made it.
   // Its JSON says the truth about its packs.
-  void CheckBackups() {
+  void check_backups() {
     for (const Uuid& backup : backups_of(store_, lineage_)) {
       const BackupRecord record = read_backup(store_, lineage_, backup);
       const Bytes content = restored(store_, record);
@@ -190,7 +192,7 @@ class BackupTest : public testing::Test {
   }
 
   // No pack is there that no backup refers to, and nothing of those who were at work.
-  void CheckNothingIsLeftOver() {
+  void check_nothing_is_left_over() {
     std::vector<std::string> referred;
     for (const Uuid& backup : backups_of(store_, lineage_)) {
       for (const auto& [pack, use] : read_backup(store_, lineage_, backup).packs) {
@@ -199,9 +201,9 @@ class BackupTest : public testing::Test {
     }
     std::ranges::sort(referred);
     referred.erase(std::unique(referred.begin(), referred.end()), referred.end());
-    EXPECT_EQ(Packs(), referred);
-    EXPECT_THAT(KeysUnder(prefix_of(lineage_, LineagePart::kLeases)), testing::IsEmpty());
-    EXPECT_THAT(KeysUnder(prefix_of(lineage_, LineagePart::kPlans)), testing::IsEmpty());
+    EXPECT_EQ(pack_keys(), referred);
+    EXPECT_THAT(keys_under(prefix_of(lineage_, LineagePart::kLeases)), testing::IsEmpty());
+    EXPECT_THAT(keys_under(prefix_of(lineage_, LineagePart::kPlans)), testing::IsEmpty());
   }
 
   std::uint32_t chunk_size_ = kChunk;  // of backups without parent

@@ -21,19 +21,19 @@ class ConcurrencyTest : public BackupTest {
   static constexpr std::uint64_t kSize = kMiB;  // two leaves of chunks of 4 KiB
 
   ConcurrencyTest() {
-    device_.Write(0, noise(1, kSize));
+    device_.write(0, noise(1, kSize));
     chunk_size_ = kMinChunkSize;
-    parent_ = BackUpAll(device_);
-    device_.Write(100 * kKiB, noise(2, 100));
+    parent_ = back_up_all(device_);
+    device_.write(100 * kKiB, noise(2, 100));
     start_ = objects_.objects();
   }
 
   // Runs `action` anew for each of its calls to the store, from the same state, with `interrupt`
   // before that call; and then `check`. Ends when the action makes fewer calls. Returns how the
   // runs ended: nothing stands for success.
-  std::multiset<std::optional<ErrorKind>> AtEveryCall(const std::function<void()>& action,
-                                                      const std::function<void()>& interrupt,
-                                                      const std::function<void()>& check) {
+  std::multiset<std::optional<ErrorKind>> at_every_call(const std::function<void()>& action,
+                                                        const std::function<void()>& interrupt,
+                                                        const std::function<void()>& check) {
     std::multiset<std::optional<ErrorKind>> outcomes;
     for (int at = 0;; ++at) {
       SCOPED_TRACE(testing::Message() << "at call " << at);
@@ -41,7 +41,7 @@ class ConcurrencyTest : public BackupTest {
       dead_ = false;
       int calls = 0;
       objects_.hook = [&](Call, const std::string&) {
-        if (dead_) Die();
+        if (dead_) die();
         if (calls++ == at) interrupt();
       };
       std::optional<ErrorKind> outcome;
@@ -58,20 +58,20 @@ class ConcurrencyTest : public BackupTest {
   }
 
   // This call fails and all that come after, as if the process or its host had died.
-  void Die() {
+  void die() {
     dead_ = true;
     throw Error(ErrorKind::kIo, "power cut");
   }
 
   // What is garbage is gone when a backup has been made and deleted a day later.
-  void CheckThatGarbageIsCollected() {
-    objects_.Advance(hours(25));
-    Delete(BackUpAll(device_).info.uuid);
-    CheckNothingIsLeftOver();
-    CheckBackups();
+  void check_that_garbage_is_collected() {
+    objects_.advance(hours(25));
+    delete_and_forget(back_up_all(device_).info.uuid);
+    check_nothing_is_left_over();
+    check_backups();
   }
 
-  bool HasBackup(const BackupRecord& record) {
+  bool has_backup(const BackupRecord& record) {
     const auto backups = backups_of(store_, lineage_);
     return std::ranges::find(backups, record.info.uuid) != backups.end();
   }
@@ -83,12 +83,12 @@ class ConcurrencyTest : public BackupTest {
 };
 
 TEST_F(ConcurrencyTest, DeletingTheParentDuringABackupHarmsNone) {
-  const auto outcomes = AtEveryCall([&] { BackUpAll(device_, parent_); },
-                                    [&] { delete_backup(store_, lineage_, parent_.info.uuid); },
-                                    [&] {
-                                      CheckBackups();
-                                      CheckThatGarbageIsCollected();
-                                    });
+  const auto outcomes = at_every_call([&] { back_up_all(device_, parent_); },
+                                      [&] { delete_backup(store_, lineage_, parent_.info.uuid); },
+                                      [&] {
+                                        check_backups();
+                                        check_that_garbage_is_collected();
+                                      });
   EXPECT_THAT(outcomes, testing::Each(AnyOf(std::nullopt, ErrorKind::kNotFound)));
   EXPECT_GT(outcomes.count(std::nullopt), 5U);
   EXPECT_GT(outcomes.count(ErrorKind::kNotFound), 0U);
@@ -98,19 +98,19 @@ TEST_F(ConcurrencyTest, ABackupOnTheBackupThatIsBeingDeletedHarmsNone) {
   std::multiset<std::optional<ErrorKind>> backups;
   const auto back_up = [&] {
     try {
-      BackUpAll(device_, parent_);
+      back_up_all(device_, parent_);
       backups.insert(std::nullopt);
     } catch (const Error& error) {
       backups.insert(error.kind());
     }
   };
   const auto outcomes =
-      AtEveryCall([&] { delete_backup(store_, lineage_, parent_.info.uuid); }, back_up,
-                  [&] {
-                    EXPECT_FALSE(HasBackup(parent_));
-                    CheckBackups();
-                    CheckThatGarbageIsCollected();
-                  });
+      at_every_call([&] { delete_backup(store_, lineage_, parent_.info.uuid); }, back_up,
+                    [&] {
+                      EXPECT_FALSE(has_backup(parent_));
+                      check_backups();
+                      check_that_garbage_is_collected();
+                    });
   EXPECT_EQ(outcomes.count(std::nullopt), outcomes.size());
   EXPECT_GT(backups.count(std::nullopt), 0U);
   EXPECT_GT(backups.count(ErrorKind::kNotFound), 3U);
@@ -118,15 +118,15 @@ TEST_F(ConcurrencyTest, ABackupOnTheBackupThatIsBeingDeletedHarmsNone) {
 }
 
 TEST_F(ConcurrencyTest, AWriterThatStoodStillNoticesThatItsLeaseLapsed) {
-  const auto outcomes = AtEveryCall([&] { BackUpAll(device_, parent_); },
-                                    [&] {
-                                      objects_.Advance(hours(1));
-                                      delete_backup(store_, lineage_, parent_.info.uuid);
-                                    },
-                                    [&] {
-                                      CheckBackups();
-                                      CheckThatGarbageIsCollected();
-                                    });
+  const auto outcomes = at_every_call([&] { back_up_all(device_, parent_); },
+                                      [&] {
+                                        objects_.advance(hours(1));
+                                        delete_backup(store_, lineage_, parent_.info.uuid);
+                                      },
+                                      [&] {
+                                        check_backups();
+                                        check_that_garbage_is_collected();
+                                      });
   EXPECT_GT(outcomes.count(ErrorKind::kUnavailable), 3U);
   // Only before its lease is put, or after its JSON is, does it not matter.
   EXPECT_LE(outcomes.count(std::nullopt), 4U);
@@ -134,49 +134,49 @@ TEST_F(ConcurrencyTest, AWriterThatStoodStillNoticesThatItsLeaseLapsed) {
 
 TEST_F(ConcurrencyTest, AWriterThatStoodStillFailsEvenIfNobodyRemovedAnything) {
   const auto outcomes =
-      AtEveryCall([&] { BackUpAll(device_, parent_); }, [&] { objects_.Advance(minutes(10)); },
-                  [&] { CheckBackups(); });
+      at_every_call([&] { back_up_all(device_, parent_); }, [&] { objects_.advance(minutes(10)); },
+                    [&] { check_backups(); });
   EXPECT_GT(outcomes.count(ErrorKind::kUnavailable), 3U);
 }
 
 TEST_F(ConcurrencyTest, AStepOfTheClockShorterThanTheLeaseHarmsNobody) {
-  const auto outcomes = AtEveryCall([&] { BackUpAll(device_, parent_); },
-                                    [&] {
-                                      objects_.Advance(minutes(9));
-                                      delete_backup(store_, lineage_, parent_.info.uuid);
-                                    },
-                                    [&] { CheckBackups(); });
+  const auto outcomes = at_every_call([&] { back_up_all(device_, parent_); },
+                                      [&] {
+                                        objects_.advance(minutes(9));
+                                        delete_backup(store_, lineage_, parent_.info.uuid);
+                                      },
+                                      [&] { check_backups(); });
   EXPECT_EQ(outcomes.count(ErrorKind::kUnavailable), 0U);
 }
 
 TEST_F(ConcurrencyTest, AWriterThatDiesLeavesNoBackupAndNothingForEver) {
-  const auto outcomes = AtEveryCall([&] { BackUpAll(device_, parent_); }, [&] { Die(); },
-                                    [&] {
-                                      EXPECT_TRUE(HasBackup(parent_));
-                                      CheckBackups();
-                                      CheckThatGarbageIsCollected();
-                                    });
+  const auto outcomes = at_every_call([&] { back_up_all(device_, parent_); }, [&] { die(); },
+                                      [&] {
+                                        EXPECT_TRUE(has_backup(parent_));
+                                        check_backups();
+                                        check_that_garbage_is_collected();
+                                      });
   // The last call, which removes the lease, comes after the commit.
   EXPECT_EQ(outcomes.count(std::nullopt), 1U);
 }
 
 TEST_F(ConcurrencyTest, ADeadWritersPacksAreKeptForADay) {
   objects_.hook = [&](Call call, const std::string& key) {
-    if (dead_ || (call == Call::kPut && key.find("/backups/") != std::string::npos)) Die();
+    if (dead_ || (call == Call::kPut && key.find("/backups/") != std::string::npos)) die();
   };
-  EXPECT_THROW(BackUpAll(device_, parent_), Error);
+  EXPECT_THROW(back_up_all(device_, parent_), Error);
   objects_.hook = nullptr;
-  const std::size_t packs = Packs().size();
+  const std::size_t packs = pack_keys().size();
   const std::size_t needed = parent_.packs.size();
   EXPECT_GT(packs, needed);
 
-  objects_.Advance(hours(23));
-  Delete(BackUpAll(device_, parent_).info.uuid);
-  EXPECT_EQ(Packs().size(), packs);
-  objects_.Advance(hours(2));
-  Delete(BackUpAll(device_, parent_).info.uuid);
-  EXPECT_EQ(Packs().size(), needed);
-  CheckNothingIsLeftOver();
+  objects_.advance(hours(23));
+  delete_and_forget(back_up_all(device_, parent_).info.uuid);
+  EXPECT_EQ(pack_keys().size(), packs);
+  objects_.advance(hours(2));
+  delete_and_forget(back_up_all(device_, parent_).info.uuid);
+  EXPECT_EQ(pack_keys().size(), needed);
+  check_nothing_is_left_over();
 }
 
 TEST_F(ConcurrencyTest, ALivingWritersPacksAreKeptHoweverOldTheyAre) {
@@ -187,75 +187,75 @@ TEST_F(ConcurrencyTest, ALivingWritersPacksAreKeptHoweverOldTheyAre) {
     EXPECT_EQ(error_of([&] { delete_backup(impatient, lineage_, Uuid::generate()); }).kind(),
               ErrorKind::kNotFound);
   };
-  const auto outcomes =
-      AtEveryCall([&] { BackUpAll(device_, parent_); }, remove_garbage, [&] { CheckBackups(); });
+  const auto outcomes = at_every_call([&] { back_up_all(device_, parent_); }, remove_garbage,
+                                      [&] { check_backups(); });
   EXPECT_EQ(outcomes.count(std::nullopt), outcomes.size());
 }
 
 TEST_F(ConcurrencyTest, ARemoverThatDiesIsFinishedByTheNext) {
-  BackUpAll(device_, parent_);
+  back_up_all(device_, parent_);
   start_ = objects_.objects();
-  AtEveryCall([&] { delete_backup(store_, lineage_, parent_.info.uuid); }, [&] { Die(); },
-              [&] {
-                CheckBackups();
-                const bool has_plan = !KeysUnder(prefix_of(lineage_, LineagePart::kPlans)).empty();
-                if (!has_plan) objects_.Advance(hours(25));
-                const Error error =
-                    error_of([&] { delete_backup(store_, lineage_, parent_.info.uuid); });
-                EXPECT_FALSE(HasBackup(parent_)) << error.message();
-                CheckBackups();
-                CheckNothingIsLeftOver();
-              });
+  at_every_call(
+      [&] { delete_backup(store_, lineage_, parent_.info.uuid); }, [&] { die(); },
+      [&] {
+        check_backups();
+        const bool has_plan = !keys_under(prefix_of(lineage_, LineagePart::kPlans)).empty();
+        if (!has_plan) objects_.advance(hours(25));
+        const Error error = error_of([&] { delete_backup(store_, lineage_, parent_.info.uuid); });
+        EXPECT_FALSE(has_backup(parent_)) << error.message();
+        check_backups();
+        check_nothing_is_left_over();
+      });
 }
 
 TEST_F(ConcurrencyTest, TwoRemoversAtOnceHarmNone) {
-  const BackupRecord second = BackUpAll(device_, parent_);
-  device_.Write(700 * kKiB, noise(3, 5000));
-  const BackupRecord third = BackUpAll(device_, second);
+  const BackupRecord second = back_up_all(device_, parent_);
+  device_.write(700 * kKiB, noise(3, 5000));
+  const BackupRecord third = back_up_all(device_, second);
   start_ = objects_.objects();
   const auto outcomes =
-      AtEveryCall([&] { delete_backup(store_, lineage_, parent_.info.uuid); },
-                  [&] { delete_backup(store_, lineage_, second.info.uuid); },
-                  [&] {
-                    EXPECT_EQ(backups_of(store_, lineage_), std::vector{third.info.uuid});
-                    CheckBackups();
-                    CheckThatGarbageIsCollected();
-                  });
+      at_every_call([&] { delete_backup(store_, lineage_, parent_.info.uuid); },
+                    [&] { delete_backup(store_, lineage_, second.info.uuid); },
+                    [&] {
+                      EXPECT_EQ(backups_of(store_, lineage_), std::vector{third.info.uuid});
+                      check_backups();
+                      check_that_garbage_is_collected();
+                    });
   EXPECT_EQ(outcomes.count(std::nullopt), outcomes.size());
 }
 
 TEST_F(ConcurrencyTest, AFailedCallLeavesNoBackupAndCleansUp) {
-  const auto outcomes =
-      AtEveryCall([&] { BackUpAll(device_, parent_); },
-                  [&] { throw Error(ErrorKind::kNoSpace, "the disk is full"); },
-                  [&] {
-                    CheckBackups();
-                    const std::size_t backups = backups_of(store_, lineage_).size();
-                    if (backups == 1) {
-                      EXPECT_THAT(KeysUnder(prefix_of(lineage_, LineagePart::kLeases)), IsEmpty());
-                    }
-                    CheckThatGarbageIsCollected();
-                  });
+  const auto outcomes = at_every_call(
+      [&] { back_up_all(device_, parent_); },
+      [&] { throw Error(ErrorKind::kNoSpace, "the disk is full"); },
+      [&] {
+        check_backups();
+        const std::size_t backups = backups_of(store_, lineage_).size();
+        if (backups == 1) {
+          EXPECT_THAT(keys_under(prefix_of(lineage_, LineagePart::kLeases)), IsEmpty());
+        }
+        check_that_garbage_is_collected();
+      });
   EXPECT_GT(outcomes.count(ErrorKind::kNoSpace), 8U);
 }
 
 TEST_F(ConcurrencyTest, PacksAreRemovedAtOnceWhenABackupFailsBeforeTheCommit) {
-  const auto packs = Packs();
+  const auto packs = pack_keys();
   objects_.hook = [&](Call call, const std::string& key) {
     if (call == Call::kPut && key.ends_with(".tree")) {
       throw Error(ErrorKind::kNoSpace, "the disk is full");
     }
   };
-  EXPECT_EQ(error_of([&] { BackUpAll(device_, parent_); }).kind(), ErrorKind::kNoSpace);
+  EXPECT_EQ(error_of([&] { back_up_all(device_, parent_); }).kind(), ErrorKind::kNoSpace);
   objects_.hook = nullptr;
-  EXPECT_EQ(Packs(), packs);
-  CheckNothingIsLeftOver();
+  EXPECT_EQ(pack_keys(), packs);
+  check_nothing_is_left_over();
 }
 
 TEST_F(ConcurrencyTest, WithTheLastBackupAllOfTheLineageGoes) {
   objects_.put(pack_key(lineage_, {PackKind::kData, Uuid::generate(), 0}), {});  // of a dead writer
-  Delete(parent_.info.uuid);
-  EXPECT_THAT(KeysUnder(""), testing::ElementsAre(kStoreKey));
+  delete_and_forget(parent_.info.uuid);
+  EXPECT_THAT(keys_under(""), testing::ElementsAre(kStoreKey));
 }
 
 TEST_F(ConcurrencyTest, TheLineageStaysWhileSomebodyWritesItsNextBackup) {
@@ -264,33 +264,33 @@ TEST_F(ConcurrencyTest, TheLineageStaysWhileSomebodyWritesItsNextBackup) {
       delete_backup(store_, lineage_, parent_.info.uuid);
     }
   };
-  BackUpAll(device_, parent_);
+  back_up_all(device_, parent_);
   objects_.hook = nullptr;
   EXPECT_TRUE(objects_.head(volume_key(lineage_)));
-  CheckBackups();
+  check_backups();
 }
 
 TEST_F(ConcurrencyTest, TwoBackupsAtOnceOnOneParentAreBothWhole) {
   const auto outcomes =
-      AtEveryCall([&] { BackUpAll(device_, parent_); }, [&] { BackUpAll(device_, parent_); },
-                  [&] {
-                    EXPECT_EQ(backups_of(store_, lineage_).size(), 3U);
-                    CheckBackups();
-                    CheckNothingIsLeftOver();
-                  });
+      at_every_call([&] { back_up_all(device_, parent_); }, [&] { back_up_all(device_, parent_); },
+                    [&] {
+                      EXPECT_EQ(backups_of(store_, lineage_).size(), 3U);
+                      check_backups();
+                      check_nothing_is_left_over();
+                    });
   EXPECT_EQ(outcomes.count(std::nullopt), outcomes.size());
 }
 
 // A remover's plan, as one that has just died would leave it.
 class PlanTest : public ConcurrencyTest {
  protected:
-  RemovalPlan PlanOfPacks(std::vector<PackName> packs) {
+  RemovalPlan plan_of_packs(std::vector<PackName> packs) {
     return {.key = json_key(lineage_, LineagePart::kPlans, Uuid::generate()),
             .packs = std::move(packs)};
   }
 
   // Puts the plan just before a backup reads the plans.
-  Error BackUpWith(const std::function<RemovalPlan(const Uuid& backup)>& plan_for) {
+  Error back_up_with(const std::function<RemovalPlan(const Uuid& backup)>& plan_for) {
     Uuid backup;
     objects_.hook = [&, this](Call call, const std::string& key) {
       if (call == Call::kPut && key.ends_with(".tree")) {
@@ -300,24 +300,24 @@ class PlanTest : public ConcurrencyTest {
         put_plan(store_, plan_for(backup));
       }
     };
-    const Error error = error_of([&] { BackUpAll(device_, parent_); });
+    const Error error = error_of([&] { back_up_all(device_, parent_); });
     objects_.hook = nullptr;
     return error;
   }
 };
 
 TEST_F(PlanTest, ThatNamesAPackOfTheBackupsOwnMakesItFail) {
-  const Error error =
-      BackUpWith([&](const Uuid& backup) { return PlanOfPacks({{PackKind::kData, backup, 0}}); });
+  const Error error = back_up_with(
+      [&](const Uuid& backup) { return plan_of_packs({{PackKind::kData, backup, 0}}); });
   EXPECT_EQ(error.kind(), ErrorKind::kUnavailable);
   EXPECT_THAT(error.message(), HasSubstr("is being removed"));
-  CheckBackups();
+  check_backups();
 }
 
 TEST_F(PlanTest, ThatNamesAPackOfADeletedParentMakesTheBackupFail) {
-  const Error error = BackUpWith([&](const Uuid&) {
+  const Error error = back_up_with([&](const Uuid&) {
     objects_.remove(json_key(lineage_, LineagePart::kBackups, parent_.info.uuid));
-    return PlanOfPacks({parent_.packs.begin()->first});
+    return plan_of_packs({parent_.packs.begin()->first});
   });
   EXPECT_EQ(error.kind(), ErrorKind::kUnavailable);
   EXPECT_THAT(error.message(), HasSubstr(to_string(parent_.packs.begin()->first)));
@@ -325,38 +325,40 @@ TEST_F(PlanTest, ThatNamesAPackOfADeletedParentMakesTheBackupFail) {
 
 TEST_F(PlanTest, OfADeadRemoverDoesNotStopBackupsOnAParentThatIsThere) {
   const Error error =
-      BackUpWith([&](const Uuid&) { return PlanOfPacks({parent_.packs.begin()->first}); });
+      back_up_with([&](const Uuid&) { return plan_of_packs({parent_.packs.begin()->first}); });
   EXPECT_EQ(error.message(), "no error was thrown");
   EXPECT_EQ(backups_of(store_, lineage_).size(), 2U);
-  CheckBackups();
+  check_backups();
 }
 
 TEST_F(PlanTest, IsIgnoredIfItIsDamaged) {
   const std::string key = json_key(lineage_, LineagePart::kPlans, Uuid::generate());
   objects_.put(key, as_bytes("{\"version\":1,\"packs\":[\"../../x\"]}"));
-  const BackupRecord second = BackUpAll(device_, parent_);
-  Delete(second.info.uuid);
+  const BackupRecord second = back_up_all(device_, parent_);
+  delete_and_forget(second.info.uuid);
   EXPECT_FALSE(objects_.head(key));
-  CheckBackups();
-  CheckNothingIsLeftOver();
+  check_backups();
+  check_nothing_is_left_over();
 }
 
 TEST_F(PlanTest, NeverRemovesWhatABackupRefersTo) {
   std::vector<PackName> packs;
   for (const auto& [pack, use] : parent_.packs) packs.push_back(pack);
-  put_plan(store_, PlanOfPacks(packs));
-  Delete(BackUpAll(device_, parent_).info.uuid);
-  CheckBackups();
-  CheckNothingIsLeftOver();
+  put_plan(store_, plan_of_packs(packs));
+  delete_and_forget(back_up_all(device_, parent_).info.uuid);
+  check_backups();
+  check_nothing_is_left_over();
 }
 
 class LeaseTest : public BackupTest {
  protected:
   const Uuid backup_ = Uuid::generate();
 
-  std::vector<std::string> Leases() { return KeysUnder(prefix_of(lineage_, LineagePart::kLeases)); }
+  std::vector<std::string> lease_keys() {
+    return keys_under(prefix_of(lineage_, LineagePart::kLeases));
+  }
 
-  static bool Eventually(const std::function<bool()>& condition) {
+  static bool eventually(const std::function<bool()>& condition) {
     for (int i = 0; i < 5000 && !condition(); ++i) {
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
@@ -372,10 +374,10 @@ TEST_F(LeaseTest, IsRenewedAndTriedAgainAndThenRemoved) {
   const Store store =
       Store::open(objects_, StoreTimes{.lease_renewal = std::chrono::milliseconds(1)});
   Lease lease(store, lineage_, {.backup = backup_, .builds_on = {}});
-  EXPECT_TRUE(Eventually([&] { return puts > 4; }));
+  EXPECT_TRUE(eventually([&] { return puts > 4; }));
   lease.check();
   lease.release();
-  EXPECT_THAT(Leases(), IsEmpty());
+  EXPECT_THAT(lease_keys(), IsEmpty());
   const int puts_so_far = puts;
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
   EXPECT_EQ(puts, puts_so_far);
@@ -383,9 +385,9 @@ TEST_F(LeaseTest, IsRenewedAndTriedAgainAndThenRemoved) {
 
 TEST_F(LeaseTest, KnowsALapseFromThenOn) {
   Lease lease(store_, lineage_, {.backup = backup_, .builds_on = {}});
-  objects_.Advance(kLeaseDuration - std::chrono::milliseconds(1));
+  objects_.advance(kLeaseDuration - std::chrono::milliseconds(1));
   lease.renew();
-  objects_.Advance(kLeaseDuration);
+  objects_.advance(kLeaseDuration);
   lease.check();  // nothing is known yet
   EXPECT_EQ(error_of([&] { lease.renew(); }).kind(), ErrorKind::kUnavailable);
   EXPECT_THROW(lease.renew(), Error);
@@ -394,7 +396,7 @@ TEST_F(LeaseTest, KnowsALapseFromThenOn) {
 
 TEST_F(LeaseTest, TakesAClockSetBackForALapse) {
   Lease lease(store_, lineage_, {.backup = backup_, .builds_on = {}});
-  objects_.Advance(-hours(1));
+  objects_.advance(-hours(1));
   EXPECT_THROW(lease.renew(), Error);
 }
 
@@ -420,17 +422,17 @@ TEST_F(LeaseTest, IsAliveToOthersLongerThanToItsWriter) {
 
 TEST_F(LeaseTest, ThatCantBeUnderstoodKeepsEverythingWhileItIsAlive) {
   TestDevice device(kMiB);
-  device.Write(0, noise(1, kMiB));
-  const BackupRecord record = BackUpAll(device);
+  device.write(0, noise(1, kMiB));
+  const BackupRecord record = back_up_all(device);
   const std::string key = json_key(lineage_, LineagePart::kLeases, Uuid::generate());
   objects_.put(key, as_bytes("{\"version\":2}"));
-  const auto packs = Packs();
-  Delete(record.info.uuid);
-  EXPECT_EQ(Packs(), packs);
+  const auto packs = pack_keys();
+  delete_and_forget(record.info.uuid);
+  EXPECT_EQ(pack_keys(), packs);
 
-  objects_.Advance(hours(25));
-  Delete(BackUpAll(device).info.uuid);
-  EXPECT_THAT(KeysUnder(""), testing::ElementsAre(kStoreKey));
+  objects_.advance(hours(25));
+  delete_and_forget(back_up_all(device).info.uuid);
+  EXPECT_THAT(keys_under(""), testing::ElementsAre(kStoreKey));
 }
 
 }  // namespace

@@ -16,92 +16,92 @@ using testing::IsEmpty;
 
 TEST_F(BackupTest, RestoresWhatWasBackedUp) {
   TestDevice device(40 * kMiB);
-  device.Write(0, noise(1, 17 * kMiB));  // more than one pack
-  device.Write(30 * kMiB, Bytes(kMiB, std::byte{'a'}));
-  const BackupRecord record = BackUpAll(device);
+  device.write(0, noise(1, 17 * kMiB));  // more than one pack
+  device.write(30 * kMiB, Bytes(kMiB, std::byte{'a'}));
+  const BackupRecord record = back_up_all(device);
   EXPECT_EQ(record.info.statistics.bytes_read, 40 * kMiB);
   EXPECT_GT(record.packs.size(), 2U);
-  CheckBackups();
-  CheckNothingIsLeftOver();
+  check_backups();
+  check_nothing_is_left_over();
 }
 
 TEST_F(BackupTest, StoresNothingForZerosReadOrToldOf) {
   TestDevice device(8 * kMiB);
-  EXPECT_FALSE(BackUpAll(device).root);
-  EXPECT_FALSE(BackUp(device, std::nullopt, {{{0, 8 * kMiB}, SourceKind::kZero}}).root);
-  EXPECT_FALSE(BackUp(device, std::nullopt, {}).root);
-  EXPECT_THAT(Packs(), IsEmpty());
-  CheckBackups();
+  EXPECT_FALSE(back_up_all(device).root);
+  EXPECT_FALSE(back_up(device, std::nullopt, {{{0, 8 * kMiB}, SourceKind::kZero}}).root);
+  EXPECT_FALSE(back_up(device, std::nullopt, {}).root);
+  EXPECT_THAT(pack_keys(), IsEmpty());
+  check_backups();
 }
 
 TEST_F(BackupTest, StoresOneChunkForOneChangedPage) {
   TestDevice device(40 * kMiB);
-  device.Write(0, noise(1, 40 * kMiB));
-  const BackupRecord first = BackUpAll(device);
-  device.Write(10 * kMiB, noise(2, 4096));
+  device.write(0, noise(1, 40 * kMiB));
+  const BackupRecord first = back_up_all(device);
+  device.write(10 * kMiB, noise(2, 4096));
   const BackupRecord second =
-      BackUp(device, first, {{{10 * kMiB, 10 * kMiB + 4096}, SourceKind::kRead}});
+      back_up(device, first, {{{10 * kMiB, 10 * kMiB + 4096}, SourceKind::kRead}});
   EXPECT_EQ(second.info.statistics.bytes_read, kChunk);
   EXPECT_EQ(second.info.statistics.chunks_stored, 1U);
   EXPECT_LT(second.info.statistics.bytes_stored, kChunk + 20 * kKiB);
-  CheckBackups();
+  check_backups();
 }
 
 TEST_F(BackupTest, KeepsTheParentsChunksWhereTheContentIsTheSame) {
   TestDevice device(20 * kMiB);
-  device.Write(0, noise(1, 20 * kMiB));
-  const BackupRecord first = BackUpAll(device);
-  const std::size_t packs = Packs().size();
-  const BackupRecord second = BackUpAll(device, first);
+  device.write(0, noise(1, 20 * kMiB));
+  const BackupRecord first = back_up_all(device);
+  const std::size_t packs = pack_keys().size();
+  const BackupRecord second = back_up_all(device, first);
   EXPECT_EQ(second.info.statistics.chunks_stored, 0U);
   EXPECT_EQ(second.info.statistics.chunks_reused, 20 * kMiB / kChunk);
   EXPECT_EQ(second.root, first.root);
   EXPECT_EQ(second.packs, first.packs);
-  EXPECT_EQ(Packs().size(), packs);
+  EXPECT_EQ(pack_keys().size(), packs);
 }
 
 TEST_F(BackupTest, StoresEqualChunksOnce) {
   TestDevice device(16 * kMiB);
   const Bytes chunk = noise(1, kChunk);
   for (std::uint64_t offset = 0; offset < device.size(); offset += kChunk) {
-    device.Write(offset, chunk);
+    device.write(offset, chunk);
   }
-  const BackupRecord record = BackUpAll(device);
+  const BackupRecord record = back_up_all(device);
   EXPECT_EQ(record.info.statistics.chunks_stored, 1U);
   EXPECT_EQ(record.info.statistics.chunks_reused, 16 * kMiB / kChunk - 1);
-  CheckBackups();
+  check_backups();
 }
 
 TEST_F(BackupTest, DropsWhatIsToldToBeZero) {
   TestDevice device(40 * kMiB);
-  device.Write(0, noise(1, 40 * kMiB));
-  const BackupRecord first = BackUpAll(device);
+  device.write(0, noise(1, 40 * kMiB));
+  const BackupRecord first = back_up_all(device);
   // Whole leaves, parts of leaves, and parts of chunks: these must be read, since the rest of the
   // chunk is not zero.
-  device.Zero(1000 * 512, 20 * kMiB);
+  device.zero(1000 * 512, 20 * kMiB);
   const BackupRecord second =
-      BackUp(device, first, {{{1000 * 512, 1000 * 512 + 20 * kMiB}, SourceKind::kZero}});
+      back_up(device, first, {{{1000 * 512, 1000 * 512 + 20 * kMiB}, SourceKind::kZero}});
   EXPECT_EQ(second.info.statistics.bytes_read, 2 * kChunk);
-  CheckBackups();
+  check_backups();
 }
 
 TEST_F(BackupTest, ForgetsPacksThatItDoesNotReferToAnyMore) {
   TestDevice device(4 * kMiB);
-  device.Write(0, noise(1, 4 * kMiB));
-  const BackupRecord first = BackUpAll(device);
-  device.Write(0, noise(2, 4 * kMiB));
-  const BackupRecord second = BackUpAll(device, first);
+  device.write(0, noise(1, 4 * kMiB));
+  const BackupRecord first = back_up_all(device);
+  device.write(0, noise(2, 4 * kMiB));
+  const BackupRecord second = back_up_all(device, first);
   for (const auto& [pack, use] : second.packs) EXPECT_EQ(pack.backup, second.info.uuid);
-  CheckBackups();
+  check_backups();
 }
 
 TEST_F(BackupTest, CompressesWhatCanBeCompressed) {
   TestDevice device(8 * kMiB);
   for (std::uint64_t i = 0; i < device.size() / kChunk; ++i) {
-    device.Write(i * kChunk, Bytes(kChunk, static_cast<std::byte>(i + 1)));
+    device.write(i * kChunk, Bytes(kChunk, static_cast<std::byte>(i + 1)));
   }
-  EXPECT_LT(BackUpAll(device).info.statistics.bytes_stored, 100 * kKiB);
-  CheckBackups();
+  EXPECT_LT(back_up_all(device).info.statistics.bytes_stored, 100 * kKiB);
+  check_backups();
 }
 
 TEST_F(BackupTest, TakesVolumesOfAnyNumberOfSectors) {
@@ -109,11 +109,11 @@ TEST_F(BackupTest, TakesVolumesOfAnyNumberOfSectors) {
   for (const std::uint64_t size : std::vector<std::uint64_t>{
            512, 4096, kChunk, kChunk + 512, kLeaf - 512, kLeaf, kLeaf + 1536, 20 * kMiB + 3584}) {
     TestDevice device(size);
-    device.Write(0, noise(static_cast<unsigned>(size), size));
-    const BackupRecord record = BackUpAll(device);
-    EXPECT_TRUE(restored(store_, record) == device.Content()) << size;
+    device.write(0, noise(static_cast<unsigned>(size), size));
+    const BackupRecord record = back_up_all(device);
+    EXPECT_TRUE(restored(store_, record) == device.content()) << size;
   }
-  CheckBackups();
+  check_backups();
 }
 
 // The tree of 4 KiB chunks grows by a level at 512 KiB and at 64 MiB.
@@ -124,24 +124,24 @@ class ResizedBackup : public BackupTest,
 TEST_P(ResizedBackup, HoldsTheVolumeAsItIsNow) {
   const auto [before, after] = GetParam();
   TestDevice device(before);
-  device.Write(0, noise(1, before));
+  device.write(0, noise(1, before));
   chunk_size_ = kMinChunkSize;
-  const BackupRecord first = BackUpAll(device);
+  const BackupRecord first = back_up_all(device);
   chunk_size_ = kChunk;  // the parent's counts
 
-  device.Resize(after);  // to zeros, if it grows; nothing else is told to have changed
-  const BackupRecord second = BackUp(device, first, {});
+  device.resize(after);  // to zeros, if it grows; nothing else is told to have changed
+  const BackupRecord second = back_up(device, first, {});
   EXPECT_LE(second.info.statistics.bytes_read, 4096U);
   EXPECT_EQ(second.chunk_size, 4096U);
 
   if (after >= 8192) {
-    device.Write(after - 4096, noise(2, 4096));
-    BackUp(device, second, {{{after - 4096, after}, SourceKind::kRead}});
+    device.write(after - 4096, noise(2, 4096));
+    back_up(device, second, {{{after - 4096, after}, SourceKind::kRead}});
   }
-  CheckBackups();
-  Delete(first.info.uuid);
-  CheckBackups();
-  CheckNothingIsLeftOver();
+  check_backups();
+  delete_and_forget(first.info.uuid);
+  check_backups();
+  check_nothing_is_left_over();
 }
 
 INSTANTIATE_TEST_SUITE_P(Sizes, ResizedBackup,
@@ -157,23 +157,23 @@ INSTANTIATE_TEST_SUITE_P(Sizes, ResizedBackup,
 TEST_F(BackupTest, WritesATreeAnewThatStandsInTooManyPacks) {
   constexpr std::uint64_t kLeaf = 128 * 4096;
   TestDevice device(100 * kLeaf);
-  for (unsigned i = 0; i < 100; ++i) device.Write(i * kLeaf, noise(i, 4096));
+  for (unsigned i = 0; i < 100; ++i) device.write(i * kLeaf, noise(i, 4096));
   chunk_size_ = kMinChunkSize;
-  BackupRecord last = BackUpAll(device);
+  BackupRecord last = back_up_all(device);
 
   // Each backup changes another leaf, so that each one's tree stands in one pack more.
   std::vector<std::ptrdiff_t> tree_packs;
   for (unsigned i = 0; i < 66; ++i) {
-    device.Write(i * kLeaf, noise(1000 + i, 4096));
+    device.write(i * kLeaf, noise(1000 + i, 4096));
     const SourceRange changed{{i * kLeaf, i * kLeaf + 4096}, SourceKind::kRead};
-    last = create_backup(store_, PlanOf(device, last, {changed}), {}, {});
+    last = create_backup(store_, plan_of(device, last, {changed}), {}, {});
     tree_packs.push_back(std::ranges::count_if(
         last.packs, [](const auto& pack) { return pack.first.kind == PackKind::kTree; }));
   }
   EXPECT_EQ(tree_packs[63], 65);
   EXPECT_EQ(tree_packs[64], 1);
   EXPECT_EQ(tree_packs[65], 2);
-  EXPECT_TRUE(restored(store_, last) == device.Content());
+  EXPECT_TRUE(restored(store_, last) == device.content());
 }
 
 TEST_F(BackupTest, ReadsADeviceOpenedForDirectIo) {
@@ -186,7 +186,7 @@ TEST_F(BackupTest, ReadsADeviceOpenedForDirectIo) {
     fsync_file(file.get(), path);
   }
   const BlockDevice device = BlockDevice::open(path, Access::kReadWrite);
-  BackupPlan plan{.source = SourceOf(size), .device_fd = device.fd()};
+  BackupPlan plan{.source = source_of(size), .device_fd = device.fd()};
   plan.ranges = {{{0, size}, SourceKind::kRead}};
   const BackupRecord record = create_backup(store_, plan, {}, {});
   EXPECT_TRUE(restored(store_, record) == content);
@@ -203,11 +203,11 @@ TEST_F(BackupTest, ReadsADeviceOpenedForDirectIo) {
 
 TEST_F(BackupTest, ReportsProgressUpToTheTotal) {
   TestDevice device(20 * kMiB);
-  device.Write(0, noise(1, 20 * kMiB));
+  device.write(0, noise(1, 20 * kMiB));
   std::vector<Progress> seen;
   const ProgressSink sink = [&](const Progress& progress) { seen.push_back(progress); };
   const BackupRecord record = create_backup(
-      store_, PlanOf(device, std::nullopt, {{{0, 12 * kMiB}, SourceKind::kRead}}), sink, {});
+      store_, plan_of(device, std::nullopt, {{{0, 12 * kMiB}, SourceKind::kRead}}), sink, {});
   ASSERT_GE(seen.size(), 3U);
   EXPECT_EQ(seen.front().bytes_done, 0U);
   EXPECT_EQ(seen.back().bytes_done, 12 * kMiB);
@@ -222,7 +222,7 @@ TEST_F(BackupTest, ReportsProgressUpToTheTotal) {
 
 TEST_F(BackupTest, StopsWithinALeafAndLeavesNothing) {
   TestDevice device(40 * kMiB);
-  device.Write(0, noise(1, 40 * kMiB));
+  device.write(0, noise(1, 40 * kMiB));
   std::stop_source stop;
   std::uint64_t done = 0;
   const ProgressSink stop_at_20 = [&](const Progress& progress) {
@@ -230,18 +230,18 @@ TEST_F(BackupTest, StopsWithinALeafAndLeavesNothing) {
     if (done >= 20 * kMiB) stop.request_stop();
   };
   const Error error = error_of([&] {
-    create_backup(store_, PlanOf(device, std::nullopt, {{{0, 40 * kMiB}, SourceKind::kRead}}),
+    create_backup(store_, plan_of(device, std::nullopt, {{{0, 40 * kMiB}, SourceKind::kRead}}),
                   stop_at_20, stop.get_token());
   });
   EXPECT_EQ(error.kind(), ErrorKind::kCancelled);
   EXPECT_LE(done, 24 * kMiB);
-  EXPECT_THAT(KeysUnder(""), ElementsAre(kStoreKey));
+  EXPECT_THAT(keys_under(""), ElementsAre(kStoreKey));
 }
 
 TEST_F(BackupTest, StopsARestoreWithinALeaf) {
   TestDevice device(40 * kMiB);
-  device.Write(0, noise(1, 40 * kMiB));
-  const BackupRecord record = BackUpAll(device);
+  device.write(0, noise(1, 40 * kMiB));
+  const BackupRecord record = back_up_all(device);
   const TestDevice target(40 * kMiB);
   std::stop_source stop;
   std::uint64_t done = 0;
@@ -261,7 +261,7 @@ TEST_F(BackupTest, StopsARestoreWithinALeaf) {
 TEST_F(BackupTest, RefusesPlansThatCantBe) {
   TestDevice device(kMiB);
   const auto refused = [&](const std::function<void(BackupPlan&)>& spoil) {
-    BackupPlan plan = PlanOf(device, std::nullopt, {{{0, kMiB}, SourceKind::kRead}});
+    BackupPlan plan = plan_of(device, std::nullopt, {{{0, kMiB}, SourceKind::kRead}});
     spoil(plan);
     return error_of([&] { create_backup(store_, plan, {}, {}); }).kind();
   };
@@ -274,24 +274,24 @@ TEST_F(BackupTest, RefusesPlansThatCantBe) {
   EXPECT_EQ(refused([](BackupPlan& plan) { plan.chunk_size = 5000; }), invalid);
   EXPECT_EQ(refused([](BackupPlan& plan) { plan.chunk_size = 2048; }), invalid);
   EXPECT_EQ(refused([](BackupPlan& plan) { plan.ranges[0].bytes.end = kMiB + 1; }), invalid);
-  EXPECT_THAT(KeysUnder(""), ElementsAre(kStoreKey));
+  EXPECT_THAT(keys_under(""), ElementsAre(kStoreKey));
 }
 
 TEST_F(BackupTest, SaysThatTheParentIsGone) {
   TestDevice device(kMiB);
-  device.Write(0, noise(1, kMiB));
-  const BackupRecord first = BackUpAll(device);
-  Delete(first.info.uuid);
-  const Error error = error_of([&] { BackUpAll(device, first); });
+  device.write(0, noise(1, kMiB));
+  const BackupRecord first = back_up_all(device);
+  delete_and_forget(first.info.uuid);
+  const Error error = error_of([&] { back_up_all(device, first); });
   EXPECT_EQ(error.kind(), ErrorKind::kNotFound);
   EXPECT_THAT(error.message(), HasSubstr(first.info.uuid.to_string()));
-  EXPECT_THAT(KeysUnder(""), ElementsAre(kStoreKey));
+  EXPECT_THAT(keys_under(""), ElementsAre(kStoreKey));
 }
 
 TEST_F(BackupTest, RefusesToRestoreToAShorterDevice) {
   TestDevice device(kMiB);
-  device.Write(0, noise(1, kMiB));
-  const BackupRecord record = BackUpAll(device);
+  device.write(0, noise(1, kMiB));
+  const BackupRecord record = back_up_all(device);
   const TestDevice target(kMiB - 512);
   const Error error = error_of([&] { restore_backup(store_, record, target.fd(), {}, {}); });
   EXPECT_EQ(error.kind(), ErrorKind::kInvalidArgument);
@@ -299,10 +299,10 @@ TEST_F(BackupTest, RefusesToRestoreToAShorterDevice) {
 
 TEST_F(BackupTest, FindsBackupsByVolumeNameAndTime) {
   TestDevice device(kMiB);
-  device.Write(0, noise(1, kMiB));
-  const BackupRecord first = BackUpAll(device);
-  const BackupRecord second = BackUpAll(device, first);
-  BackupPlan other = PlanOf(device, std::nullopt, {});
+  device.write(0, noise(1, kMiB));
+  const BackupRecord first = back_up_all(device);
+  const BackupRecord second = back_up_all(device, first);
+  BackupPlan other = plan_of(device, std::nullopt, {});
   other.source.lineage = Uuid::generate();
   other.source.volume.name = "web";
   const BackupRecord third = create_backup(store_, other, {}, {});

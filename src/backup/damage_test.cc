@@ -18,40 +18,40 @@ class DamageTest : public BackupTest {
   static constexpr std::uint64_t kFar = 576 * kKiB;
 
   DamageTest() {
-    device_.Write(0, noise(1, kSmall * 3));
-    device_.Write(kFar, noise(2, kSmall));
+    device_.write(0, noise(1, kSmall * 3));
+    device_.write(kFar, noise(2, kSmall));
     chunk_size_ = kSmall;
-    record_ = BackUpAll(device_);
+    record_ = back_up_all(device_);
     key_ = json_key(lineage_, LineagePart::kBackups, record_.info.uuid);
     for (const auto& [pack, use] : record_.packs) {
       (pack.kind == PackKind::kData ? data_ : tree_) = pack_key(lineage_, pack);
     }
   }
 
-  Bytes Content(const std::string& key) { return objects_.get(key, kMaxPackSize); }
+  Bytes content(const std::string& key) { return objects_.get(key, kMaxPackSize); }
 
-  void Flip(const std::string& key, std::size_t byte, std::size_t bit = 0) {
-    Bytes bytes = Content(key);
+  void flip(const std::string& key, std::size_t byte, std::size_t bit = 0) {
+    Bytes bytes = content(key);
     bytes.at(byte) ^= std::byte{1} << bit;
     objects_.put(key, bytes);
   }
 
-  void Truncate(const std::string& key, std::size_t size) {
-    Bytes bytes = Content(key);
+  void cut_off(const std::string& key, std::size_t size) {
+    Bytes bytes = content(key);
     bytes.resize(size);
     objects_.put(key, bytes);
   }
 
   // What restoring says, after a restore that must not succeed with another content.
-  Error RestoreError() {
+  Error restore_error() {
     return error_of([&] {
       const BackupRecord record = read_backup(store_, lineage_, record_.info.uuid);
-      EXPECT_TRUE(restored(store_, record) == device_.Content());
+      EXPECT_TRUE(restored(store_, record) == device_.content());
     });
   }
 
   // Puts the backup's JSON with something changed in it, and says what reading it gives.
-  Error ReadWith(const std::function<void(nlohmann::json&)>& change) {
+  Error read_with(const std::function<void(nlohmann::json&)>& change) {
     nlohmann::json json = nlohmann::json::parse(encode_record(record_));
     json.erase("checksum");
     change(json);
@@ -66,10 +66,10 @@ class DamageTest : public BackupTest {
 };
 
 TEST_F(DamageTest, NamesBackupRangeAndPackOfAFlippedBitAnywhereInAChunk) {
-  for (std::size_t byte = 0; byte < Content(data_).size(); byte += 61) {
-    const Bytes before = Content(data_);
-    Flip(data_, byte, byte % 8);
-    const Error error = RestoreError();
+  for (std::size_t byte = 0; byte < content(data_).size(); byte += 61) {
+    const Bytes before = content(data_);
+    flip(data_, byte, byte % 8);
+    const Error error = restore_error();
     EXPECT_EQ(error.kind(), ErrorKind::kCorrupt) << byte;
     EXPECT_THAT(error.message(), AllOf(HasSubstr(record_.info.uuid.to_string()),
                                        HasSubstr(" of the volume"), HasSubstr(data_)));
@@ -78,69 +78,69 @@ TEST_F(DamageTest, NamesBackupRangeAndPackOfAFlippedBitAnywhereInAChunk) {
 }
 
 TEST_F(DamageTest, NamesTheVeryRange) {
-  Flip(data_, sizeof(FrameHeader) + 100);
-  EXPECT_THAT(RestoreError().message(), HasSubstr("bytes 0 to 4096 of the volume"));
-  Flip(data_, sizeof(FrameHeader) + 100);
-  Flip(data_, 3 * (kSmall + sizeof(FrameHeader)) + 1000);
-  EXPECT_THAT(RestoreError().message(), HasSubstr("bytes 589824 to 593920 of the volume"));
+  flip(data_, sizeof(FrameHeader) + 100);
+  EXPECT_THAT(restore_error().message(), HasSubstr("bytes 0 to 4096 of the volume"));
+  flip(data_, sizeof(FrameHeader) + 100);
+  flip(data_, 3 * (kSmall + sizeof(FrameHeader)) + 1000);
+  EXPECT_THAT(restore_error().message(), HasSubstr("bytes 589824 to 593920 of the volume"));
 }
 
 TEST_F(DamageTest, SeesEveryFlippedBitOfAPacksEndAndOfTheTree) {
   const std::size_t frames = 4 * (kSmall + sizeof(FrameHeader));
-  for (std::size_t byte = frames; byte < Content(data_).size(); ++byte) {
-    Flip(data_, byte, byte % 8);
-    EXPECT_EQ(RestoreError().kind(), ErrorKind::kCorrupt) << byte;
-    Flip(data_, byte, byte % 8);
+  for (std::size_t byte = frames; byte < content(data_).size(); ++byte) {
+    flip(data_, byte, byte % 8);
+    EXPECT_EQ(restore_error().kind(), ErrorKind::kCorrupt) << byte;
+    flip(data_, byte, byte % 8);
   }
-  for (std::size_t byte = 0; byte < Content(tree_).size(); ++byte) {
-    Flip(tree_, byte, byte % 8);
-    const Error error = RestoreError();
+  for (std::size_t byte = 0; byte < content(tree_).size(); ++byte) {
+    flip(tree_, byte, byte % 8);
+    const Error error = restore_error();
     EXPECT_EQ(error.kind(), ErrorKind::kCorrupt) << byte;
     EXPECT_THAT(error.message(), HasSubstr(tree_));
-    Flip(tree_, byte, byte % 8);
+    flip(tree_, byte, byte % 8);
   }
-  EXPECT_EQ(RestoreError().message(), "no error was thrown");
+  EXPECT_EQ(restore_error().message(), "no error was thrown");
 }
 
 TEST_F(DamageTest, NamesAPackThatIsCutOffOrMissing) {
   for (const std::string& pack : {data_, tree_}) {
-    const Bytes whole = Content(pack);
+    const Bytes whole = content(pack);
     for (const std::size_t size :
          {std::size_t{0}, std::size_t{10}, whole.size() / 2, whole.size() - 1}) {
-      Truncate(pack, size);
-      const Error error = RestoreError();
+      cut_off(pack, size);
+      const Error error = restore_error();
       EXPECT_EQ(error.kind(), ErrorKind::kCorrupt) << size;
       EXPECT_THAT(error.message(), HasSubstr(pack));
     }
     objects_.remove(pack);
-    EXPECT_THAT(RestoreError().message(), AllOf(HasSubstr(pack), HasSubstr("missing")));
+    EXPECT_THAT(restore_error().message(), AllOf(HasSubstr(pack), HasSubstr("missing")));
     objects_.put(pack, whole);
   }
 }
 
 TEST_F(DamageTest, RefusesAPackInThePlaceOfAnother) {
-  device_.Write(0, noise(77, kSmall * 3));
-  const BackupRecord other = BackUpAll(device_);
-  objects_.put(data_, Content(pack_key(lineage_, other.packs.begin()->first)));
-  device_.Write(0, noise(1, kSmall * 3));
-  EXPECT_EQ(RestoreError().kind(), ErrorKind::kCorrupt);
+  device_.write(0, noise(77, kSmall * 3));
+  const BackupRecord other = back_up_all(device_);
+  objects_.put(data_, content(pack_key(lineage_, other.packs.begin()->first)));
+  device_.write(0, noise(1, kSmall * 3));
+  EXPECT_EQ(restore_error().kind(), ErrorKind::kCorrupt);
 }
 
 TEST_F(DamageTest, SeesEveryFlippedBitOfABackupsJson) {
-  for (std::size_t byte = 0; byte < Content(key_).size(); ++byte) {
-    Flip(key_, byte, byte % 7);
-    const Error error = RestoreError();
+  for (std::size_t byte = 0; byte < content(key_).size(); ++byte) {
+    flip(key_, byte, byte % 7);
+    const Error error = restore_error();
     EXPECT_THAT(error.kind(), testing::AnyOf(ErrorKind::kCorrupt, ErrorKind::kUnsupported)) << byte;
     EXPECT_THAT(error.message(), HasSubstr(key_));
-    Flip(key_, byte, byte % 7);
+    flip(key_, byte, byte % 7);
   }
 }
 
 TEST_F(DamageTest, SeesABackupsJsonCutOffAnywhere) {
-  const Bytes whole = Content(key_);
+  const Bytes whole = content(key_);
   for (std::size_t size = 0; size < whole.size(); ++size) {
-    Truncate(key_, size);
-    const Error error = RestoreError();
+    cut_off(key_, size);
+    const Error error = restore_error();
     EXPECT_EQ(error.kind(), ErrorKind::kCorrupt) << size;
     EXPECT_THAT(error.message(), HasSubstr(key_));
     objects_.put(key_, whole);
@@ -180,16 +180,16 @@ TEST_F(DamageTest, NamesTheFieldOfABackupsJsonThatIsMissing) {
     std::string dotted = path;
     std::ranges::replace(dotted, '/', '.');
     const nlohmann::json::json_pointer pointer("/" + std::string(path));
-    const Error missing = ReadWith(
+    const Error missing = read_with(
         [&](nlohmann::json& json) { json.at(pointer.parent_pointer()).erase(pointer.back()); });
     EXPECT_EQ(missing.kind(), ErrorKind::kCorrupt);
     EXPECT_THAT(missing.message(), AllOf(HasSubstr(key_), HasSubstr(dotted + " is missing")));
     const Error wrong_type =
-        ReadWith([&](nlohmann::json& json) { json[pointer] = nlohmann::json::array({1}); });
+        read_with([&](nlohmann::json& json) { json[pointer] = nlohmann::json::array({1}); });
     EXPECT_EQ(wrong_type.kind(), ErrorKind::kCorrupt);
     EXPECT_THAT(wrong_type.message(), HasSubstr(dotted));
   }
-  EXPECT_EQ(ReadWith([](nlohmann::json& json) { json["of a later program"] = 1; }).message(),
+  EXPECT_EQ(read_with([](nlohmann::json& json) { json["of a later program"] = 1; }).message(),
             "no error was thrown");
 }
 
@@ -226,11 +226,11 @@ TEST_F(DamageTest, RefusesValuesThatCantBe) {
   };
   for (const auto& [path, value] : wrong) {
     const Error error =
-        ReadWith([&](nlohmann::json& json) { json[nlohmann::json::json_pointer(path)] = value; });
+        read_with([&](nlohmann::json& json) { json[nlohmann::json::json_pointer(path)] = value; });
     EXPECT_EQ(error.kind(), ErrorKind::kCorrupt) << path << " " << value;
     EXPECT_THAT(error.message(), HasSubstr(key_));
   }
-  EXPECT_EQ(ReadWith([](nlohmann::json& json) { json["version"] = 2; }).kind(),
+  EXPECT_EQ(read_with([](nlohmann::json& json) { json["version"] = 2; }).kind(),
             ErrorKind::kUnsupported);
 }
 
@@ -239,8 +239,8 @@ TEST_F(DamageTest, ATreeThatLeadsNowhereIsNoCrash) {
   // the tree leads to.
   const std::string data = data_.substr(data_.rfind('/') + 1);
   const auto error_with = [&](const std::function<void(nlohmann::json&)>& change) {
-    EXPECT_EQ(ReadWith(change).message(), "no error was thrown");
-    return RestoreError();
+    EXPECT_EQ(read_with(change).message(), "no error was thrown");
+    return restore_error();
   };
   const Error unlisted = error_with([&](nlohmann::json& json) { json["packs"].erase(data); });
   EXPECT_EQ(unlisted.kind(), ErrorKind::kCorrupt);
@@ -255,8 +255,8 @@ TEST_F(DamageTest, ATreeThatLeadsNowhereIsNoCrash) {
 }
 
 TEST_F(DamageTest, DoesNotHideTheOtherBackups) {
-  const BackupRecord second = BackUpAll(device_, record_);
-  Truncate(key_, 100);
+  const BackupRecord second = back_up_all(device_, record_);
+  cut_off(key_, 100);
   const BackupList list = list_backups(store_, std::nullopt);
   ASSERT_EQ(list.backups.size(), 1U);
   EXPECT_EQ(list.backups[0].uuid, second.info.uuid);
@@ -265,30 +265,31 @@ TEST_F(DamageTest, DoesNotHideTheOtherBackups) {
 }
 
 TEST_F(DamageTest, StopsDeletionsOfOtherBackupsButNotItsOwn) {
-  const BackupRecord second = BackUpAll(device_, record_);
-  Truncate(key_, 100);
-  const auto before = KeysUnder("");
+  const BackupRecord second = back_up_all(device_, record_);
+  cut_off(key_, 100);
+  const auto before = keys_under("");
   const Error error = error_of([&] { delete_backup(store_, lineage_, second.info.uuid); });
   EXPECT_EQ(error.kind(), ErrorKind::kCorrupt);
   EXPECT_THAT(error.message(), HasSubstr(key_));
-  EXPECT_EQ(KeysUnder(""), before);
+  EXPECT_EQ(keys_under(""), before);
 
-  Delete(record_.info.uuid);
-  CheckBackups();
-  CheckNothingIsLeftOver();
+  delete_and_forget(record_.info.uuid);
+  check_backups();
+  check_nothing_is_left_over();
 }
 
 TEST_F(DamageTest, OfTheParentsTreeFailsTheNextBackupOnlyWhereItIsNeeded) {
-  Flip(tree_, Content(tree_).size() - 200);  // in the footer
-  const Error error = error_of([&] { BackUpAll(device_, record_); });
+  flip(tree_, content(tree_).size() - 200);  // in the footer
+  const Error error = error_of([&] { back_up_all(device_, record_); });
   EXPECT_EQ(error.kind(), ErrorKind::kCorrupt);
   EXPECT_THAT(error.message(), AllOf(HasSubstr(tree_), HasSubstr(record_.info.uuid.to_string())));
 }
 
 TEST_F(DamageTest, OfTheParentsCountsIsNoticed) {
-  ReadWith([&](nlohmann::json& json) { json["packs"][data_.substr(data_.rfind('/') + 1)][1] = 1; });
-  device_.Write(0, noise(5, 3 * kSmall));
-  const Error error = error_of([&] { BackUpAll(device_, record_); });
+  read_with(
+      [&](nlohmann::json& json) { json["packs"][data_.substr(data_.rfind('/') + 1)][1] = 1; });
+  device_.write(0, noise(5, 3 * kSmall));
+  const Error error = error_of([&] { back_up_all(device_, record_); });
   EXPECT_EQ(error.kind(), ErrorKind::kCorrupt);
   EXPECT_THAT(error.message(), HasSubstr("fewer references"));
 }

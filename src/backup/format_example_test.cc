@@ -101,13 +101,13 @@ TEST_F(FormatExample, IsReadAsThePageSays) {
 
 TEST_F(FormatExample, DISABLED_PrintsANewOne) {
   TestDevice device(kSize);
-  device.Write(0, first_content());
-  BackupPlan plan = PlanOf(device, std::nullopt, {{{0, kSize}, SourceKind::kRead}});
+  device.write(0, first_content());
+  BackupPlan plan = plan_of(device, std::nullopt, {{{0, kSize}, SourceKind::kRead}});
   plan.chunk_size = 4096;
   plan.source.volume.name = "example";
   plan.source.snapshot.name = "monday";
   const BackupRecord first = create_backup(store_, plan, {}, {});
-  device.Write(0, second_content());
+  device.write(0, second_content());
   plan.parent = first.info.uuid;
   plan.ranges = {{{2 * 4096, 3 * 4096}, SourceKind::kRead}};
   plan.source.snapshot.name = "tuesday";

@@ -88,7 +88,7 @@ class PackFormat : public testing::Test {
     append_footer(slots_, encoder_, pack_);
   }
 
-  static std::vector<PackSlot> Read(const Bytes& pack) {
+  static std::vector<PackSlot> read_slots(const Bytes& pack) {
     const std::span all(pack);
     const PackTrailer trailer =
         parse_trailer(all.last(std::min(sizeof(PackTrailer), all.size())), pack.size());
@@ -97,7 +97,7 @@ class PackFormat : public testing::Test {
   }
 
   // A pack with a correct checksum, of whatever slots.
-  Bytes With(std::vector<PackSlot> slots) {
+  Bytes with_slots(std::vector<PackSlot> slots) {
     Bytes pack = frames_;
     append_footer(slots, encoder_, pack);
     return pack;
@@ -110,7 +110,7 @@ class PackFormat : public testing::Test {
 };
 
 TEST_F(PackFormat, ListsItsSlots) {
-  const auto slots = Read(pack_);
+  const auto slots = read_slots(pack_);
   ASSERT_EQ(slots.size(), 3U);
   for (std::size_t i = 0; i < 3; ++i) {
     EXPECT_EQ(std::memcmp(&slots[i], &slots_[i], sizeof(PackSlot)), 0);
@@ -122,7 +122,7 @@ TEST_F(PackFormat, IsRefusedWithAnyBitOfItsEndFlipped) {
     for (unsigned bit = 0; bit < 8; ++bit) {
       Bytes flipped = pack_;
       flipped[byte] ^= std::byte{1} << bit;
-      EXPECT_EQ(error_of([&] { Read(flipped); }).kind(), ErrorKind::kCorrupt) << byte;
+      EXPECT_EQ(error_of([&] { read_slots(flipped); }).kind(), ErrorKind::kCorrupt) << byte;
     }
   }
 }
@@ -130,7 +130,7 @@ TEST_F(PackFormat, IsRefusedWithAnyBitOfItsEndFlipped) {
 TEST_F(PackFormat, IsRefusedCutOffAnywhere) {
   for (std::size_t size = 0; size < pack_.size(); size += 7) {
     const Bytes cut(pack_.begin(), pack_.begin() + static_cast<long>(size));
-    EXPECT_EQ(error_of([&] { Read(cut); }).kind(), ErrorKind::kCorrupt) << size;
+    EXPECT_EQ(error_of([&] { read_slots(cut); }).kind(), ErrorKind::kCorrupt) << size;
   }
 }
 
@@ -141,11 +141,11 @@ TEST_F(PackFormat, IsRefusedWithASlotOutsideOfItsFrames) {
     std::vector<PackSlot> slots = slots_;
     slots[1].offset = offset;
     slots[1].length = length;
-    EXPECT_EQ(error_of([&] { Read(With(slots)); }).kind(), ErrorKind::kCorrupt);
+    EXPECT_EQ(error_of([&] { read_slots(with_slots(slots)); }).kind(), ErrorKind::kCorrupt);
   }
   std::vector<PackSlot> dropped = slots_;
   dropped[1] = {};
-  EXPECT_EQ(Read(With(dropped)).size(), 3U);
+  EXPECT_EQ(read_slots(with_slots(dropped)).size(), 3U);
 }
 
 TEST_F(PackFormat, IsRefusedWithALaterGeneration) {
@@ -155,7 +155,7 @@ TEST_F(PackFormat, IsRefusedWithALaterGeneration) {
   const auto checksum =
       sha256(std::span(later).subspan(frames_.size(), later.size() - frames_.size() - kUnsummed));
   std::memcpy(later.data() + later.size() - kUnsummed, checksum.data(), checksum.size());
-  EXPECT_EQ(error_of([&] { Read(later); }).kind(), ErrorKind::kCorrupt);
+  EXPECT_EQ(error_of([&] { read_slots(later); }).kind(), ErrorKind::kCorrupt);
 }
 
 TreeNode node_with(const std::vector<std::size_t>& places, PackKind kind, unsigned packs) {

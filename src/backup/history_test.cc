@@ -27,7 +27,7 @@ enum class Step {
 }
 
 // Of the test that is running.
-int Failures() {
+int failures() {
   return testing::UnitTest::GetInstance()->current_test_info()->result()->total_part_count();
 }
 
@@ -38,70 +38,70 @@ class HistoryTest : public BackupTest {
   // frequent.
   static constexpr unsigned kSeeds = 4;
 
-  void Begin() {
+  void begin_anew() {
     chunk_size_ = kMinChunkSize;
     objects_.set_objects({});
     store_ = Store::open_or_create(objects_, std::nullopt);
     expected_.clear();
     chain_.clear();
     changes_.clear();
-    device_.Resize(0);
-    device_.Resize(*SizeUpTo(kMaxSize));
+    device_.resize(0);
+    device_.resize(*size_up_to(kMaxSize));
   }
 
-  static rc::Gen<std::uint64_t> SizeUpTo(std::uint64_t max) {
+  static rc::Gen<std::uint64_t> size_up_to(std::uint64_t max) {
     return rc::gen::map(rc::gen::inRange<std::uint64_t>(1, max / 512 + 1),
                         [](std::uint64_t sectors) { return sectors * 512; });
   }
 
-  ByteRange SomeRange() const {
+  ByteRange some_range() const {
     const std::uint64_t begin = *rc::gen::inRange<std::uint64_t>(0, device_.size() / 512) * 512;
     const std::uint64_t most =
-        std::min<std::uint64_t>(device_.size() - begin, *SizeUpTo(kMaxSize / 2));
+        std::min<std::uint64_t>(device_.size() - begin, *size_up_to(kMaxSize / 2));
     return {begin, begin + most};
   }
 
-  void Change(const ByteRange& range, SourceKind kind) { changes_.push_back({range, kind}); }
+  void note_change(const ByteRange& range, SourceKind kind) { changes_.push_back({range, kind}); }
 
-  void Do(Step step) {
+  void take_step(Step step) {
     switch (step) {
       case Step::kWrite: {
-        const ByteRange range = SomeRange();
-        device_.Write(range.begin, noise(*rc::gen::arbitrary<unsigned>(), range.length()));
-        return Change(range, SourceKind::kRead);
+        const ByteRange range = some_range();
+        device_.write(range.begin, noise(*rc::gen::arbitrary<unsigned>(), range.length()));
+        return note_change(range, SourceKind::kRead);
       }
       case Step::kWriteSame: {
-        const ByteRange range = SomeRange();
+        const ByteRange range = some_range();
         const Bytes chunk = noise(*rc::gen::inRange(0U, kSeeds), 4096);
         for (std::uint64_t at = range.begin / 4096 * 4096; at + 4096 <= range.end; at += 4096) {
-          device_.Write(at, chunk);
-          Change({at, at + 4096}, SourceKind::kRead);
+          device_.write(at, chunk);
+          note_change({at, at + 4096}, SourceKind::kRead);
         }
         return;
       }
       case Step::kZero: {
-        const ByteRange range = SomeRange();
-        device_.Zero(range.begin, range.length());
-        return Change(range, SourceKind::kZero);
+        const ByteRange range = some_range();
+        device_.zero(range.begin, range.length());
+        return note_change(range, SourceKind::kZero);
       }
       case Step::kResize:
-        device_.Resize(*SizeUpTo(kMaxSize));
-        return Change({device_.size(), kMaxSize}, SourceKind::kZero);  // if it grows again
+        device_.resize(*size_up_to(kMaxSize));
+        return note_change({device_.size(), kMaxSize}, SourceKind::kZero);  // if it grows again
       case Step::kBackUp:
-        return BackUpOn(chain_.empty() ? std::nullopt : std::optional(chain_.back()), Changes());
+        return back_up_on(chain_.empty() ? std::nullopt : std::optional(chain_.back()), changes());
       case Step::kBackUpAll:
-        return BackUpOn(std::nullopt, {{{0, device_.size()}, SourceKind::kRead}});
+        return back_up_on(std::nullopt, {{{0, device_.size()}, SourceKind::kRead}});
       case Step::kBackUpOnOlder:
         if (chain_.empty()) return;
-        return BackUpOn(*rc::gen::elementOf(chain_), {{{0, device_.size()}, SourceKind::kRead}});
+        return back_up_on(*rc::gen::elementOf(chain_), {{{0, device_.size()}, SourceKind::kRead}});
       case Step::kDelete:
-        return DeleteOne();
+        return delete_one();
     }
   }
 
   // What changed since the last backup: per sector what was done to it last, which is what thin
   // metadata tells.
-  std::vector<SourceRange> Changes() const {
+  std::vector<SourceRange> changes() const {
     std::vector<std::optional<SourceKind>> sectors(kMaxSize / 512);
     for (const auto& [range, kind] : changes_) {
       for (std::uint64_t i = range.begin / 512; i < range.end / 512; ++i) sectors[i] = kind;
@@ -120,20 +120,20 @@ class HistoryTest : public BackupTest {
     return ranges;
   }
 
-  void BackUpOn(const std::optional<BackupRecord>& parent, std::vector<SourceRange> ranges) {
+  void back_up_on(const std::optional<BackupRecord>& parent, std::vector<SourceRange> ranges) {
     if (!parent) ranges = {{{0, device_.size()}, SourceKind::kRead}};
-    chain_.push_back(BackUp(device_, parent, std::move(ranges)));
+    chain_.push_back(back_up(device_, parent, std::move(ranges)));
     changes_.clear();
   }
 
-  void DeleteOne() {
+  void delete_one() {
     if (chain_.empty()) return;
     const auto at = *rc::gen::inRange<std::size_t>(0, chain_.size());
-    Delete(chain_[at].info.uuid);
+    delete_and_forget(chain_[at].info.uuid);
     chain_.erase(chain_.begin() + static_cast<std::ptrdiff_t>(at));
     // Without the last one, the next backup can't be told what changed since.
-    if (at == chain_.size()) Change({0, kMaxSize}, SourceKind::kRead);
-    CheckNothingIsLeftOver();
+    if (at == chain_.size()) note_change({0, kMaxSize}, SourceKind::kRead);
+    check_nothing_is_left_over();
   }
 
   TestDevice device_{512};
@@ -151,14 +151,14 @@ TEST_F(HistoryTest, EveryBackupRestoresWhatItsVolumeWas) {
                                                     {1, Step::kBackUpOnOlder},
                                                     {3, Step::kDelete}});
   const bool holds = rc::check([&] {
-    const int failures = Failures();
-    Begin();
+    const int before = failures();
+    begin_anew();
     // Half as long as rapidcheck would have it: there are 50 steps at most, and each one checks all
     // backups.
     for (const Step next : *rc::gen::scale(0.5, rc::gen::container<std::vector<Step>>(step))) {
-      Do(next);
-      CheckBackups();
-      RC_ASSERT(Failures() == failures);
+      take_step(next);
+      check_backups();
+      RC_ASSERT(failures() == before);
     }
   });
   EXPECT_TRUE(holds);

@@ -16,14 +16,14 @@ using testing::HasSubstr;
 
 class StoreTest : public testing::Test {
  protected:
-  Error OpenError(const std::optional<Uuid>& expected = std::nullopt) {
+  Error open_error(const std::optional<Uuid>& expected = std::nullopt) {
     const Error error = error_of([&] { Store::open(objects_); });
     const Error other = error_of([&] { Store::open_or_create(objects_, expected); });
     EXPECT_EQ(error.kind(), other.kind());
     return other;
   }
 
-  void Put(const nlohmann::json& json) {
+  void put_store_json(const nlohmann::json& json) {
     const std::string text = json.dump();
     objects_.put(kStoreKey, as_bytes(text));
   }
@@ -70,14 +70,14 @@ TEST_F(StoreTest, IsNotMadeAnewWhereOneIsRemembered) {
 }
 
 TEST_F(StoreTest, OfAnotherKindIsRefusedWithASentence) {
-  Put(json_);
+  put_store_json(json_);
   Store::open(objects_);
   for (const auto& [field, value] : std::map<std::string, nlohmann::json>{
            {"version", 2}, {"digest", "blake3"}, {"encryption", "aes-256-gcm"}}) {
     nlohmann::json json = json_;
     json[field] = value;
-    Put(json);
-    const Error error = OpenError();
+    put_store_json(json);
+    const Error error = open_error();
     EXPECT_EQ(error.kind(), ErrorKind::kUnsupported);
     EXPECT_THAT(error.message(), AllOf(HasSubstr(kStoreKey), HasSubstr(field), HasSubstr("only")));
   }
@@ -87,23 +87,23 @@ TEST_F(StoreTest, ThatIsDamagedIsNamed) {
   for (const char* const field : {"version", "uuid", "digest", "encryption"}) {
     nlohmann::json json = json_;
     json.erase(field);
-    Put(json);
-    const Error error = OpenError();
+    put_store_json(json);
+    const Error error = open_error();
     EXPECT_EQ(error.kind(), ErrorKind::kCorrupt);
     EXPECT_THAT(error.message(), AllOf(HasSubstr(kStoreKey), HasSubstr(field)));
   }
   for (const char* const text : {"", "{", "[]", "null", "\xff\xfe", "[[[[[[[[[["}) {
     objects_.put(kStoreKey, as_bytes(text));
-    EXPECT_EQ(OpenError().kind(), ErrorKind::kCorrupt) << text;
+    EXPECT_EQ(open_error().kind(), ErrorKind::kCorrupt) << text;
   }
   const std::string deep(100'000, '[');
   objects_.put(kStoreKey, as_bytes(deep));
-  EXPECT_EQ(OpenError().kind(), ErrorKind::kCorrupt);
+  EXPECT_EQ(open_error().kind(), ErrorKind::kCorrupt);
 }
 
 TEST_F(StoreTest, IsNotMadeAnewOverBackupsThatLostTheirs) {
   objects_.put(volume_key(Uuid::generate()), {});
-  const Error error = OpenError();
+  const Error error = open_error();
   EXPECT_EQ(error.kind(), ErrorKind::kCorrupt);
   EXPECT_THAT(error.message(), HasSubstr("store.json is lost"));
 }

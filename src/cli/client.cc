@@ -1,5 +1,6 @@
 #include "cli/client.h"
 
+#include <cerrno>
 #include <csignal>
 #include <cstdlib>
 #include <memory>
@@ -113,6 +114,12 @@ long Client::send(const ApiCall& call, const std::function<void(std::string_view
   }
   const CURLcode result = curl_easy_perform(curl.get());
   if (result == CURLE_COULDNT_CONNECT) {
+    long error = 0;
+    curl_easy_getinfo(curl.get(), CURLINFO_OS_ERRNO, &error);
+    if (error == EACCES) {
+      throw Error(ErrorKind::kUnavailable, "{} is not yours to use: be root, or in its group",
+                  socket_);
+    }
     throw Error(ErrorKind::kUnavailable,
                 "no daemon answers on {}: start it with 'convoy daemon', or give its --socket",
                 socket_);

@@ -49,16 +49,16 @@ INSTANTIATE_TEST_SUITE_P(Directory, ObjectStoreConformance,
 
 class DirectoryStoreTest : public testing::Test {
  protected:
-  void WriteFile(const fs::path& path, std::string_view text) {
+  void write_file(const fs::path& path, std::string_view text) {
     fs::create_directories(path.parent_path());
     std::ofstream(path) << text;
   }
 
-  void SetAge(const fs::path& path, std::chrono::hours age) {
+  void set_age(const fs::path& path, std::chrono::hours age) {
     fs::last_write_time(path, fs::file_time_type::clock::now() - age);
   }
 
-  std::vector<std::string> Keys() {
+  std::vector<std::string> keys() {
     std::vector<std::string> keys;
     store_.list("", [&](const ObjectInfo& info) { keys.push_back(info.key); });
     return keys;
@@ -77,7 +77,7 @@ TEST_F(DirectoryStoreTest, WantsADirectoryThatExists) {
     EXPECT_EQ(error.kind(), ErrorKind::kNotFound);
     EXPECT_THAT(error.message(), HasSubstr("missing does not exist"));
   }
-  WriteFile(root_ / "file", "x");
+  write_file(root_ / "file", "x");
   EXPECT_THROW(DirectoryStore(root_ / "file"), Error);
 }
 
@@ -92,23 +92,23 @@ TEST_F(DirectoryStoreTest, KeepsAnObjectAsAFileOfItsName) {
 
 TEST_F(DirectoryStoreTest, ListsNeitherTemporaryFilesNorWhatElseLiesAround) {
   store_.put("a/object", as_bytes("x"));
-  WriteFile(root_ / "a/~0123456789abcdef", "half an object");
-  WriteFile(root_ / "a/b~", "an editor's backup");
-  WriteFile(root_ / "lost+found/x", "x");
+  write_file(root_ / "a/~0123456789abcdef", "half an object");
+  write_file(root_ / "a/b~", "an editor's backup");
+  write_file(root_ / "lost+found/x", "x");
   fs::create_directory(root_ / "empty");
   ASSERT_EQ(::mkfifo((root_ / "a/pipe").c_str(), 0600), 0);
-  EXPECT_THAT(Keys(), ElementsAre("a/object"));
+  EXPECT_THAT(keys(), ElementsAre("a/object"));
   std::array<std::byte, 1> out = {};
   EXPECT_THROW(store_.get_range("a/pipe", 0, out), Error);
 }
 
 TEST_F(DirectoryStoreTest, SweepsATemporaryFileThatIsADayOlderThanItsNeighbours) {
   store_.put("a/object", as_bytes("x"));
-  WriteFile(root_ / "a/~old", "x");
-  WriteFile(root_ / "a/~young", "x");
-  SetAge(root_ / "a/~old", std::chrono::hours(25));
-  SetAge(root_ / "a/~young", std::chrono::hours(23));
-  Keys();
+  write_file(root_ / "a/~old", "x");
+  write_file(root_ / "a/~young", "x");
+  set_age(root_ / "a/~old", std::chrono::hours(25));
+  set_age(root_ / "a/~young", std::chrono::hours(23));
+  keys();
   EXPECT_FALSE(fs::exists(root_ / "a/~old"));
   EXPECT_TRUE(fs::exists(root_ / "a/~young"));
 }
@@ -126,7 +126,7 @@ TEST_F(DirectoryStoreTest, RemovesDirectoriesWithTheirLastObject) {
 
 TEST_F(DirectoryStoreTest, FollowsNoSymbolicLinkOutOfTheRoot) {
   const TemporaryDirectory outside;
-  WriteFile(outside.path / "secret", "x");
+  write_file(outside.path / "secret", "x");
   fs::create_directory_symlink(outside.path, root_ / "link");
   fs::create_symlink(outside.path / "secret", root_ / "file");
 
@@ -135,7 +135,7 @@ TEST_F(DirectoryStoreTest, FollowsNoSymbolicLinkOutOfTheRoot) {
   EXPECT_THROW(store_.put("link/new", as_bytes("x")), Error);
   EXPECT_THROW(store_.remove("link/secret"), Error);
   EXPECT_FALSE(store_.head("file"));
-  EXPECT_THAT(Keys(), IsEmpty());
+  EXPECT_THAT(keys(), IsEmpty());
 
   store_.put("file", as_bytes("an object now"));  // takes the link's place
   std::string text;

@@ -31,7 +31,7 @@ class MemoryStore : public ObjectStore {
   std::function<void(Call, const std::string& key)> hook;
 
   // Lets the store's clock go on; it stands still else.
-  void Advance(std::chrono::milliseconds time) {
+  void advance(std::chrono::milliseconds time) {
     const std::scoped_lock lock(mutex_);
     clock_ += time;
   }

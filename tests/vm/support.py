@@ -230,4 +230,5 @@ class PoolTest(unittest.TestCase):
             leftovers = sorted(str(path) for path in ROOT.rglob("*") if path.is_file())
             self.assertLessEqual(set(leftovers), {str(ROOT / name) for name in ("catalog.db", "lock")})
         shut_down_pool()
+        self.assertEqual(run("losetup", "--list", "--noheadings").stdout, "")
         thin_check()

@@ -1,0 +1,110 @@
+"""What the daemon's options do, what info shows, and the ways to name things."""
+# budget: 90
+
+import os
+import subprocess
+import time
+import unittest
+from pathlib import Path
+
+from support import LOG, PoolTest, convoy, convoy_error, convoy_json, dm_devices, mounts
+
+
+class References(PoolTest):
+    def test_everything_goes_by_name_by_uuid_and_by_the_start_of_a_uuid(self) -> None:
+        convoy("create", "db", "--size", "64M")
+        uuid = convoy_json("inspect", "db")["UUID"]
+        for reference in ("db", uuid, uuid.upper(), uuid[:18]):
+            self.assertEqual(convoy_json("inspect", reference)["UUID"], uuid)
+        mountpoint = convoy("mount", uuid[:20])
+        self.assertEqual(mounts(), [mountpoint])
+        convoy("snapshot", "create", uuid[:20], "--name", "s1")
+        snapshot = convoy_json("snapshot", "inspect", "s1")["UUID"]
+        self.assertEqual(convoy_json("inspect", "db")["Snapshots"]["s1"]["UUID"], snapshot)
+        url = convoy("backup", "create", snapshot[:25], "--dest", self.url)
+        self.assertEqual(convoy_json("backup", "inspect", url)["SnapshotUUID"], snapshot)
+        convoy("snapshot", "delete", snapshot[:25])
+        convoy("umount", uuid)
+        self.assertIn("give more of it", self.ambiguous(uuid[:5]))
+        convoy("delete", uuid)
+        self.assertEqual(convoy("list"), "{}")
+
+    def ambiguous(self, start: str) -> str:
+        convoy("create", "second", "--size", "64M")
+        error = convoy_error("delete", start)
+        convoy("delete", "second")
+        return error
+
+    def test_names_that_are_made_up(self) -> None:
+        self.assertRegex(convoy("create", "--size", "64M"), r"^volume-[0-9a-f]{16}$")
+        volume = next(iter(convoy_json("list")))
+        self.assertRegex(convoy("snapshot", "create", volume), r"^snapshot-[0-9a-f]{16}$")
+        self.assertEqual(convoy_json("--verbose", "create", "--size", "64M")["Driver"], "devicemapper")
+
+    def test_info_and_list_show_convoys_fields(self) -> None:
+        convoy("create", "db", "--size", "64M")
+        info = convoy_json("info")
+        self.assertEqual(
+            list(info["General"]),
+            ["Root", "DriverList", "DefaultDriver", "MountNamespaceFD", "IgnoreDockerDelete", "CreateOnDockerMount", "CmdTimeout"],
+        )  # fmt: skip
+        driver = info["devicemapper"]
+        self.assertEqual(driver["ThinpoolDevice"], "/dev/mapper/convoy-pool")
+        self.assertEqual((driver["ThinpoolBlockSize"], driver["DefaultVolumeSize"]), (str(2 << 20), str(100 << 30)))
+        self.assertLessEqual({"DataDevice", "MetadataDevice", "ThinpoolSize", "Filesystem", "Root", "Driver"}, set(driver))
+        self.assertLess(0, int(driver["ThinpoolUsed"]))
+        self.assertLess(int(driver["ThinpoolMetadataUsed"]), int(driver["ThinpoolMetadataSize"]))
+        listed = convoy_json("list", "--driver")["db"]
+        self.assertEqual(listed, convoy_json("inspect", "db")["DriverInfo"])
+        self.assertEqual(sorted(listed), list(listed))
+        self.assertIn('\n\t"db"', convoy("list"))  # indented by tabs
+
+
+class OtherNamespace(PoolTest):
+    def setUp(self) -> None:
+        self.holder = subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sleep", "1000"])
+        self.addCleanup(self.holder.wait)
+        self.addCleanup(self.holder.kill)
+        here = os.readlink("/proc/self/ns/mnt")
+        while os.readlink(f"/proc/{self.holder.pid}/ns/mnt") == here:
+            time.sleep(0.01)
+        self.options = ("--mnt-ns", f"/proc/{self.holder.pid}/ns/mnt")
+        super().setUp()
+
+    def test_mounts_are_made_there(self) -> None:
+        convoy("create", "db", "--size", "64M")
+        mountpoint = convoy("mount", "db")
+        self.assertEqual(mounts(), [])
+        self.assertIn(f" {mountpoint} ", Path(f"/proc/{self.holder.pid}/mountinfo").read_text())
+        self.assertEqual(convoy_json("inspect", "db")["MountPoint"], mountpoint)
+        self.assertIn("is mounted at", convoy_error("delete", "db"))
+        convoy("umount", "db")
+        self.assertNotIn(mountpoint, Path(f"/proc/{self.holder.pid}/mountinfo").read_text())
+
+
+class SlowPrograms(PoolTest):
+    options = ("--cmd-timeout", "2s", "--ignore-config-file")
+
+    def test_a_program_that_hangs_is_ended_and_leaves_no_volume(self) -> None:
+        self.assertIn("there is no configuration file to ignore", LOG.read_text())
+        # The daemon finds mkfs by its PATH.
+        slow = Path("/tmp/slow")
+        slow.mkdir()
+        (slow / "mkfs.ext4").write_text("#!/bin/sh\nexec sleep 1000\n")
+        (slow / "mkfs.ext4").chmod(0o755)
+        self.daemon.stop()
+        path = os.environ["PATH"]
+        os.environ["PATH"] = f"{slow}:{path}"
+        self.addCleanup(os.environ.__setitem__, "PATH", path)
+        self.daemon.start()
+        self.assertIn("did not end within 2 s", convoy_error("create", "db", "--size", "64M"))
+        self.assertEqual((convoy("list"), dm_devices()), ("{}", ["convoy-pool"]))
+        (slow / "mkfs.ext4").write_text("#!/bin/sh\necho the disk is on fire\nexit 3\n")
+        self.assertIn("mkfs.ext4 ended with status 3: the disk is on fire", convoy_error("create", "db", "--size", "64M"))
+        self.assertEqual((convoy("list"), dm_devices()), ("{}", ["convoy-pool"]))
+        (slow / "mkfs.ext4").unlink()
+        self.assertEqual(convoy("create", "db", "--size", "64M"), "db")
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
