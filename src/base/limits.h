@@ -50,6 +50,13 @@ inline constexpr std::chrono::milliseconds kBusyRetryStep{100};
 // mkfs of a large volume on a slow disk takes seconds; a child that needs longer than this hangs.
 inline constexpr std::chrono::seconds kDefaultCommandTimeout{120};
 
+// How long the catalog waits for somebody who looks into it with another program.
+inline constexpr std::chrono::duration<int, std::milli> kCatalogBusyTimeout{5000};
+
+// How long a start waits for the suspend guard of a daemon that was killed: it may have to flush a
+// volume's dirty pages first.
+inline constexpr std::chrono::seconds kGuardTimeout{120};
+
 // --- Backup store ---
 
 // A chunk never straddles pool blocks, so it is at most the smallest pool block.

@@ -3,6 +3,7 @@
 #include <catalog_schema.h>
 
 #include "base/error.h"
+#include "base/limits.h"
 #include "catalog/access.h"
 
 namespace convoy {
@@ -15,8 +16,8 @@ constexpr int kSchemaVersion = 1;
 Catalog::Catalog(const std::filesystem::path& file) {
   with_context(file.native(), [&] {
     guarded([&] {
-      database_ = std::make_unique<SQLite::Database>(file.native(),
-                                                     SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE);
+      database_ = std::make_unique<SQLite::Database>(
+          file.native(), SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE, kCatalogBusyTimeout.count());
       // FULL: in WAL mode each commit is synced. A step that we said is recorded must be there
       // after a power cut.
       database_->exec("PRAGMA journal_mode = WAL");

@@ -126,8 +126,8 @@ class Catalog {
   void begin_delete(const Uuid& device);
 
   std::optional<Intent> intent();
-  // The pool has made the step: its new transaction id is recorded, and the row of a deleted device
-  // removed.
+  // The pool has made the step: its new transaction id is recorded. The row of a deleted device is
+  // removed, a created snapshot is ready, and a created volume still needs its content.
   void finish_intent();
   // The pool has not made the step and what was begun is undone: removes the intent, and the row of
   // a device that was being created.

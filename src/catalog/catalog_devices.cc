@@ -274,11 +274,14 @@ void Catalog::finish_intent() {
   guarded([&] {
     Access access(*this);
     access.execute("UPDATE pool SET transaction_id = (SELECT transaction_id + 1 FROM intent)");
-    SQLite::Statement deleted = access.query("DELETE FROM intent RETURNING action, device");
-    if (deleted.executeStep() && deleted.getColumn(0).getString() == "delete") {
-      access.execute("DELETE FROM device WHERE uuid = ?", deleted.getColumn(1).getString());
+    SQLite::Statement done = access.query("DELETE FROM intent RETURNING action, device");
+    if (done.executeStep()) {
+      access.execute(done.getColumn(0).getString() == "delete"
+                         ? "DELETE FROM device WHERE uuid = ?"
+                         : "UPDATE device SET state = 'ready' WHERE uuid = ? AND kind = 'snapshot'",
+                     done.getColumn(1).getString());
     }
-    deleted.reset();
+    done.reset();
     access.commit();
   });
 }

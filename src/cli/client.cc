@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
+#include <exception>
 #include <memory>
 
 #include <curl/curl.h>
@@ -49,9 +50,21 @@ class InterruptCounter {
 using Handle = std::unique_ptr<CURL, decltype(&curl_easy_cleanup)>;
 using Headers = std::unique_ptr<curl_slist, decltype(&curl_slist_free_all)>;
 
+// Who takes what arrives, and what it threw: exceptions don't go through libcurl.
+struct Receiver {
+  const std::function<void(std::string_view)>& receive;
+  std::exception_ptr failure = nullptr;
+};
+
 std::size_t on_data(char* data, std::size_t size, std::size_t count, void* context) {
-  (*static_cast<const std::function<void(std::string_view)>*>(context))({data, size * count});
-  return size * count;
+  auto& receiver = *static_cast<Receiver*>(context);
+  try {
+    receiver.receive({data, size * count});
+    return size * count;
+  } catch (...) {
+    receiver.failure = std::current_exception();
+    return 0;  // ends the transfer
+  }
 }
 
 std::string url_of(CURL* curl, const ApiCall& call) {
@@ -107,12 +120,14 @@ long Client::send(const ApiCall& call, const std::function<void(std::string_view
   curl_easy_setopt(curl.get(), CURLOPT_PROXY, "");
   curl_easy_setopt(curl.get(), CURLOPT_NOSIGNAL, 1L);
   curl_easy_setopt(curl.get(), CURLOPT_WRITEFUNCTION, &on_data);
-  curl_easy_setopt(curl.get(), CURLOPT_WRITEDATA, &receive);
+  Receiver receiver{receive};
+  curl_easy_setopt(curl.get(), CURLOPT_WRITEDATA, &receiver);
   if (!body.empty()) {
     curl_easy_setopt(curl.get(), CURLOPT_POSTFIELDS, body.c_str());
     curl_easy_setopt(curl.get(), CURLOPT_POSTFIELDSIZE, static_cast<long>(body.size()));
   }
   const CURLcode result = curl_easy_perform(curl.get());
+  if (receiver.failure) std::rethrow_exception(receiver.failure);
   if (result == CURLE_COULDNT_CONNECT) {
     long error = 0;
     curl_easy_getinfo(curl.get(), CURLINFO_OS_ERRNO, &error);

@@ -73,15 +73,10 @@ std::optional<Backups::Base> Backups::incremental_base(const Store& store,
                                                        const SnapshotRow& snapshot,
                                                        const VolumeRow& volume) {
   while (const auto known = catalog_.newest_backup(store.uuid(), volume.uuid)) {
-    try {
-      return Base{known->backup,
-                  changed_parts(volumes_.changed_ranges(known->snapshot, snapshot.uuid)), true};
-    } catch (const Error& error) {
-      // The snapshot's thin device was replaced by others: it is of no use any more.
-      if (error.kind() != ErrorKind::kNotFound) throw;
-      spdlog::warn("no increment to backup {}: {}", known->backup.to_string(), error.message());
-      catalog_.forget_backup(known->backup);
-    }
+    const auto changes = volumes_.changed_ranges(known->snapshot, snapshot.uuid);
+    if (changes) return Base{known->backup, changed_parts(*changes), true};
+    // The snapshot's thin device was replaced by others: it is of no use any more.
+    catalog_.forget_backup(known->backup);
   }
   return std::nullopt;
 }
@@ -93,7 +88,8 @@ Backups::Base Backups::choose_base(const Store& store, const SnapshotRow& snapsh
   // again.
   const std::vector<Uuid> backups = backups_of(store, volume.lineage);
   return {backups.empty() ? std::nullopt : std::optional(backups.back()),
-          whole_device(volumes_.changed_ranges(std::nullopt, snapshot.uuid), snapshot.size), false};
+          whole_device(volumes_.changed_ranges(std::nullopt, snapshot.uuid).value(), snapshot.size),
+          false};
 }
 
 Backups::Created Backups::create(const std::string& snapshot_reference,
@@ -107,12 +103,13 @@ Backups::Created Backups::create(const std::string& snapshot_reference,
 
   const SnapshotReader reader = volumes_.read_snapshot(snapshot_reference, job.description());
   const VolumeRow volume = volumes_.inspect(reader.snapshot().volume.to_string()).volume;
+  const BlockDevice device = BlockDevice::open(reader.device(), Access::kReadOnly);
   // The backup that this one is to be built on may be deleted, by any host, until it is leased.
   // More than a few times in a row is something else.
   for (int tries_left = 4;; --tries_left) {
     const Base base = choose_base(store, reader.snapshot(), volume);
     try {
-      Created created = create_on(base, store, reader, volume, job);
+      Created created = create_on(base, store, reader.snapshot(), device.fd(), volume, job);
       created.url = BackupUrl{destination, created.backup, volume.lineage}.to_string();
       return created;
     } catch (const Error& error) {
@@ -124,17 +121,15 @@ Backups::Created Backups::create(const std::string& snapshot_reference,
 }
 
 Backups::Created Backups::create_on(const Base& base, const Store& store,
-                                    const SnapshotReader& reader, const VolumeRow& volume,
-                                    Job& job) {
-  const SnapshotRow& snapshot = reader.snapshot();
-  const BlockDevice device = BlockDevice::open(reader.device(), Access::kReadOnly);
+                                    const SnapshotRow& snapshot, int device_fd,
+                                    const VolumeRow& volume, Job& job) {
   BackupPlan plan;
   plan.source = {.lineage = volume.lineage,
                  .driver = kDriverName,
                  .volume = {volume.uuid, volume.name, volume.created, volume.filesystem},
                  .snapshot = {snapshot.uuid, snapshot.name, snapshot.created},
                  .size = snapshot.size};
-  plan.device_fd = device.fd();
+  plan.device_fd = device_fd;
   plan.parent = base.parent;
   plan.ranges = base.ranges;
   const BackupRecord record = create_backup(store, plan, report_to(job), job.stop_token());

@@ -60,8 +60,8 @@ class Backups {
     std::vector<SourceRange> ranges;
     bool incremental = false;
   };
-  Created create_on(const Base& base, const Store& store, const SnapshotReader& reader,
-                    const VolumeRow& volume, Job& job);
+  Created create_on(const Base& base, const Store& store, const SnapshotRow& snapshot,
+                    int device_fd, const VolumeRow& volume, Job& job);
   Base choose_base(const Store& store, const SnapshotRow& snapshot, const VolumeRow& volume);
   std::optional<Base> incremental_base(const Store& store, const SnapshotRow& snapshot,
                                        const VolumeRow& volume);

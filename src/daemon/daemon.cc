@@ -56,6 +56,18 @@ LockFile lock_root(const std::filesystem::path& root) {
   return std::move(*lock);
 }
 
+// What the guard of a daemon that was killed still does must be done before the pool is looked at.
+LockFile lock_guard_out(const std::filesystem::path& root) {
+  std::optional<LockFile> lock = LockFile::lock(root / "guard.lock", kGuardTimeout);
+  if (!lock) {
+    throw Error(ErrorKind::kBusy,
+                "the suspend guard of an earlier daemon has been snapshotting a volume for {} s: "
+                "its disk may hang",
+                kGuardTimeout.count());
+  }
+  return std::move(*lock);
+}
+
 GeneralSettings general_settings(const DaemonOptions& options) {
   GeneralSettings settings;
   settings.root = options.root;
@@ -87,10 +99,13 @@ void run_daemon(const DaemonOptions& options) {
   if (options.ignore_config_file)
     spdlog::info("--ignore-config-file: there is no configuration file to ignore");
 
+  // Clients that come now wait until they are served.
+  const ListeningSocket socket(options.socket);
   make_directories(options.root);
   const LockFile lock = lock_root(options.root);
+  const LockFile guard_lock = lock_guard_out(options.root);
   Catalog catalog(catalog_file);
-  const auto pool = bring_up_pool(catalog, pool_options, options.foreign_data);
+  const auto pool = bring_up_pool(catalog, pool_options, options.foreign_data, guard_lock.fd());
   Volumes volumes(catalog, *pool, std::move(mounts),
                   {options.root / kDriverName / "mounts", options.command_timeout});
   volumes.recover();
@@ -99,7 +114,6 @@ void run_daemon(const DaemonOptions& options) {
   Backups backups(catalog, volumes);
   const Api api(general_settings(options), volumes, backups, jobs);
   const DockerPlugin plugin(general_settings(options), volumes, backups, jobs);
-  const ListeningSocket socket(options.socket);
   const HttpServer server(socket, [&](const HttpRequest& request) {
     return plugin.serves(request.path) ? plugin.handle(request) : api.handle(request);
   });

@@ -89,7 +89,10 @@ int DmTask::try_run() {
   {
     const std::lock_guard lock(library_lock());
     if (changes_nodes(type_)) check(dm_task_set_cookie(task_.get(), &cookie, 0), "a udev cookie");
-    if (dm_task_run(task_.get()) == 0) error = dm_task_get_errno(task_.get());
+    if (dm_task_run(task_.get()) == 0) {
+      error = dm_task_get_errno(task_.get());
+      if (error == 0) error = EIO;  // it failed before it asked the kernel
+    }
   }
   if (cookie != 0) dm_udev_wait(cookie);
   {

@@ -14,6 +14,8 @@
 namespace convoy {
 namespace {
 
+constexpr std::string_view kUuidPrefix = "CONVOY-";
+
 dev_t parse_device(const std::string& text) {
   unsigned major_number = 0, minor_number = 0;
   char colon = 0;
@@ -74,12 +76,16 @@ std::string pool_parameters(const PoolTable& table) {
 }  // namespace
 
 std::string dm_uuid(const std::string& pool_uuid, const std::string& object_uuid) {
-  return fmt::format("CONVOY-{}-{}", pool_uuid, object_uuid);
+  return fmt::format("{}{}-{}", kUuidPrefix, pool_uuid, object_uuid);
 }
 
 std::optional<ActivePool> KernelThinPool::find(const std::string& name) {
   const std::optional<DmInfo> info = dm_info(name);
   if (!info) return std::nullopt;
+  if (!info->has_table && info->uuid.starts_with(kUuidPrefix)) {
+    remove_device(name);
+    return std::nullopt;
+  }
   const std::optional<DmTarget> table = dm_table(name);
   if (!table || table->type != "thin-pool") {
     throw Error(ErrorKind::kAlreadyExists,
@@ -96,7 +102,8 @@ std::optional<ActivePool> KernelThinPool::find(const std::string& name) {
   return pool;
 }
 
-KernelThinPool::KernelThinPool(PoolTable table) : table_(std::move(table)) {
+KernelThinPool::KernelThinPool(PoolTable table, int guard_lock_fd)
+    : table_(std::move(table)), guard_(guard_lock_fd) {
   if (const std::optional<DmInfo> existing = dm_info(table_.name)) {
     if (existing->uuid != dm_uuid(table_.uuid, table_.uuid)) {
       throw Error(ErrorKind::kAlreadyExists,
@@ -201,8 +208,14 @@ bool KernelThinPool::is_ours(const DmInfo& info) const {
   return info.uuid.starts_with(dm_uuid(table_.uuid, ""));
 }
 
+void KernelThinPool::remove_unfinished(const std::string& name) {
+  const std::optional<DmInfo> info = dm_info(name);
+  if (info && !info->has_table && is_ours(*info)) remove_device(name);
+}
+
 void KernelThinPool::activate(const std::string& name, const std::string& object_uuid, ThinId id,
                               Sectors size, Access access) {
+  remove_unfinished(name);
   create_device(name, dm_uuid(table_.uuid, object_uuid), size, "thin",
                 fmt::format("/dev/mapper/{} {}", table_.name, id.value), access);
 }
@@ -243,7 +256,7 @@ bool KernelThinPool::name_in_use(const std::string& name) {
 
 std::optional<dev_t> KernelThinPool::device_number(const std::string& name) {
   const std::optional<DmInfo> info = dm_info(name);
-  return info && is_ours(*info) ? std::optional(info->device) : std::nullopt;
+  return info && info->has_table && is_ours(*info) ? std::optional(info->device) : std::nullopt;
 }
 
 }  // namespace convoy

@@ -33,13 +33,15 @@ std::string dm_uuid(const std::string& pool_uuid, const std::string& object_uuid
 
 class KernelThinPool : public ThinPool {
  public:
-  // The pool that is active under `name`; nothing if there is none. Throws kAlreadyExists if a dm
-  // device of that name exists that is no thin pool.
+  // The pool that is active under `name`; nothing if there is none. One of ours without a table is
+  // what a process leaves that was killed while it made it: it is removed. Throws kAlreadyExists if
+  // a dm device of that name exists that is no thin pool.
   static std::optional<ActivePool> find(const std::string& name);
 
   // Brings the pool up (whether its metadata device holds one or zeros, the caller has looked), or
-  // takes over the one that is active under table.name, which must be ours.
-  explicit KernelThinPool(PoolTable table);
+  // takes over the one that is active under table.name, which must be ours. `guard_lock_fd`: see
+  // SuspendGuard.
+  KernelThinPool(PoolTable table, int guard_lock_fd);
 
   // Takes the pool's device away; its thin devices must be inactive. Throws kBusy else.
   void shut_down();
@@ -64,6 +66,9 @@ class KernelThinPool : public ThinPool {
  private:
   // The errno of a message to the pool, 0 after success.
   int send(const std::string& message);
+  // Removes what was left of our device when a process was killed while it made it: it has no
+  // table.
+  void remove_unfinished(const std::string& name);
   int snapshot_active(ThinId snapshot, ThinId origin, const std::string& origin_name);
   bool is_ours(const DmInfo& info) const;
 

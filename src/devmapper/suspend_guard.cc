@@ -76,7 +76,13 @@ WireReply serve(int control, const WireRequest& request) {
   reply.suspend = run(control, DM_DEV_SUSPEND, suspend);
   if (reply.suspend != 0) return reply;
   reply.snapshot = run(control, DM_TARGET_MSG, message);
-  reply.resume = run(control, DM_DEV_SUSPEND, resume);
+  // Without memory the kernel may refuse for a moment; somebody's writers depend on it.
+  for (int tries = 0; tries < 100; ++tries) {
+    reply.resume = run(control, DM_DEV_SUSPEND, resume);
+    if (reply.resume == 0) break;
+    ::usleep(100'000);
+    resume = prepare(request.origin_name);
+  }
   return reply;
 }
 
@@ -105,7 +111,7 @@ int run_suspend_guard() {
   }
 }
 
-SuspendGuard::SuspendGuard() {
+SuspendGuard::SuspendGuard(int lock_fd) : lock_fd_(lock_fd) {
   start();
 }
 
@@ -123,6 +129,9 @@ void SuspendGuard::start() {
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, theirs.get(), STDIN_FILENO);
+  // A copy that exec doesn't close.
+  constexpr int kInheritedLock = 3;
+  if (lock_fd_ >= 0) posix_spawn_file_actions_adddup2(&actions, lock_fd_, kInheritedLock);
   std::array<char*, 3> arguments = {const_cast<char*>("convoy"),
                                     const_cast<char*>(kSuspendGuardCommand), nullptr};
   const int error =

@@ -25,8 +25,10 @@ class SuspendGuard {
     std::uint32_t snapshot = 0;
   };
 
-  // Starts the process: this program's own file, with kSuspendGuardCommand as its argument.
-  SuspendGuard();
+  // Starts the process: this program's own file, with kSuspendGuardCommand as its argument. It
+  // inherits the descriptor `lock_fd`, whose flock therefore lasts until the guard has ended, too:
+  // whoever takes that lock knows that no guard of before is still at work. -1: none.
+  explicit SuspendGuard(int lock_fd);
   ~SuspendGuard();
   SuspendGuard(const SuspendGuard&) = delete;
   SuspendGuard& operator=(const SuspendGuard&) = delete;
@@ -41,6 +43,7 @@ class SuspendGuard {
   void start();
   void stop();
 
+  const int lock_fd_;
   std::mutex lock_;
   UniqueFd socket_;
   pid_t pid_ = -1;

@@ -83,13 +83,13 @@ std::optional<std::string> find_signature(const std::filesystem::path& path) {
 }
 
 std::uint64_t max_discard_bytes(dev_t device) {
-  try {
-    return std::stoull(read_text_file(
-        fmt::format("/sys/dev/block/{}:{}/queue/discard_max_bytes", major(device), minor(device))));
-  } catch (const std::exception&) {
-    return 0;  // partitions have no queue directory of their own, and without sysfs nothing is
-               // known
+  const std::string directory = fmt::format("/sys/dev/block/{}:{}", major(device), minor(device));
+  // A partition has no queue of its own; its directory is inside its disk's.
+  for (const char* const queue : {"/queue", "/../queue"}) {
+    const std::filesystem::path file = directory + queue + "/discard_max_bytes";
+    if (std::filesystem::exists(file)) return std::stoull(read_text_file(file));
   }
+  return 0;
 }
 
 }  // namespace convoy

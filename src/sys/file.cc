@@ -83,8 +83,10 @@ void make_directories(const std::filesystem::path& directory) {
     make_directories(directory.parent_path());
     return make_directories(directory);
   }
-  if (errno == EEXIST && std::filesystem::is_directory(directory)) return;
-  throw system_error(errno, fmt::format("can't make the directory {}", directory.native()));
+  const int error = errno;
+  std::error_code ignored;
+  if (error == EEXIST && std::filesystem::is_directory(directory, ignored)) return;
+  throw system_error(error, fmt::format("can't make the directory {}", directory.native()));
 }
 
 }  // namespace convoy

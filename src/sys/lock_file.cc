@@ -1,6 +1,7 @@
 #include "sys/lock_file.h"
 
 #include <cerrno>
+#include <thread>
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -16,6 +17,17 @@ std::optional<LockFile> LockFile::try_lock(const std::filesystem::path& path) {
   if (::flock(fd.get(), LOCK_EX | LOCK_NB) == 0) return LockFile(std::move(fd));
   if (errno == EWOULDBLOCK) return std::nullopt;
   throw system_error(errno, fmt::format("can't lock {}", path.native()));
+}
+
+std::optional<LockFile> LockFile::lock(const std::filesystem::path& path,
+                                       std::chrono::milliseconds timeout) {
+  constexpr std::chrono::milliseconds kStep{50};
+  std::optional<LockFile> lock = try_lock(path);
+  for (auto waited = kStep; !lock && waited <= timeout; waited += kStep) {
+    std::this_thread::sleep_for(kStep);
+    lock = try_lock(path);
+  }
+  return lock;
 }
 
 }  // namespace convoy

@@ -1,6 +1,7 @@
 // A lock that lasts as long as the process, however it ends.
 #pragma once
 
+#include <chrono>
 #include <filesystem>
 #include <optional>
 
@@ -14,6 +15,13 @@ class LockFile {
   // removed lock file could be locked by two). Nothing if another process has it. The lock is
   // flock(2)'s: it ends with its descriptor.
   static std::optional<LockFile> try_lock(const std::filesystem::path& path);
+
+  // As try_lock, trying again for `timeout`.
+  static std::optional<LockFile> lock(const std::filesystem::path& path,
+                                      std::chrono::milliseconds timeout);
+
+  // A child process that inherits it holds the lock, too, until it ends.
+  int fd() const { return fd_.get(); }
 
  private:
   explicit LockFile(UniqueFd fd) : fd_(std::move(fd)) {}

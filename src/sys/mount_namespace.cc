@@ -123,6 +123,25 @@ std::vector<Mount> MountNamespace::mounts() const {
   return parse_mountinfo(text);
 }
 
+void MountNamespace::sync(const std::filesystem::path& target) const {
+  run([&] {
+    const UniqueFd fd = open_file(target, O_RDONLY | O_DIRECTORY);
+    if (::syncfs(fd.get()) != 0)
+      throw system_error(errno, fmt::format("can't sync {}", target.native()));
+  });
+}
+
+std::filesystem::path MountNamespace::canonical(const std::filesystem::path& path) const {
+  std::filesystem::path result;
+  run([&] {
+    std::error_code error;
+    result = std::filesystem::weakly_canonical(path, error);
+    if (error) throw system_error(error.value(), path.native());
+  });
+  // "/a/" is "/a" to the kernel.
+  return result.has_filename() ? result : result.parent_path();
+}
+
 void MountNamespace::make_directories(const std::filesystem::path& directory) const {
   run([&] { convoy::make_directories(directory); });
 }

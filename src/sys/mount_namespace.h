@@ -42,6 +42,12 @@ class MountNamespace {
   // All that is mounted, in the kernel's order.
   std::vector<Mount> mounts() const;
 
+  // Writes what the file system mounted at `target` has in memory (syncfs(2)).
+  void sync(const std::filesystem::path& target) const;
+
+  // The path without symbolic links, "." and ".."; its last parts need not exist.
+  std::filesystem::path canonical(const std::filesystem::path& path) const;
+
   // Makes a directory with its parents as make_directories does, or removes an empty one if it is
   // there, as the namespace sees the path.
   void make_directories(const std::filesystem::path& directory) const;

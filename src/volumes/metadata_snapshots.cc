@@ -12,7 +12,13 @@ MetadataSnapshots::Hold MetadataSnapshots::hold(std::uint64_t transaction_id) {
   if (holders_ == 0) {
     // Read before: what is held is at least as new.
     held_transaction_ = pool_.status().transaction_id;
-    pool_.reserve_metadata_snapshot();
+    try {
+      pool_.reserve_metadata_snapshot();
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kBusy) throw;
+      pool_.release_metadata_snapshot();  // ours, which could not be released before
+      pool_.reserve_metadata_snapshot();
+    }
   }
   ++holders_;
   return Hold(*this);
@@ -24,8 +30,7 @@ void MetadataSnapshots::release() {
   try {
     pool_.release_metadata_snapshot();
   } catch (const Error& error) {
-    // It only costs space until the daemon's next start releases it; but until then no delta can be
-    // read.
+    // The next hold tries again.
     spdlog::error("the pool's metadata snapshot can't be released: {}", error.message());
   }
   released_.notify_all();

@@ -9,6 +9,7 @@
 #include "sys/aligned_buffer.h"
 #include "sys/file.h"
 #include "thinmeta/metadata.h"
+#include "volumes/filesystem.h"
 
 namespace convoy {
 namespace {
@@ -201,6 +202,7 @@ PoolRow plan_new_pool(const PoolOptions& options, ForeignData foreign_data) {
   pool.default_size = options.default_volume_size
                           ? check_default_size(*options.default_volume_size, pool.block_size)
                           : round_up(kDefaultVolumeSize, pool.block_size.bytes());
+  check_filesystem_size(pool.default_filesystem, pool.default_size);
   pool.transaction_id = random_bits(48);
 
   const dev_t data = require_block_device("dm.datadev", pool.data_device);
@@ -231,13 +233,15 @@ PoolRow plan_new_pool(const PoolOptions& options, ForeignData foreign_data) {
 
 namespace {
 
-std::unique_ptr<KernelThinPool> create_pool(Catalog& catalog, const PoolRow& plan) {
+std::unique_ptr<KernelThinPool> create_pool(Catalog& catalog, const PoolRow& plan,
+                                            int guard_lock_fd) {
+  // Zero already, or foreign data that may be destroyed. Before the catalog vouches for what is
+  // there.
+  clear_first_block(plan.metadata_device);
   catalog.insert_pool(plan);
   std::unique_ptr<KernelThinPool> kernel_pool;
   try {
-    // Zero already, or foreign data that may be destroyed.
-    clear_first_block(plan.metadata_device);
-    kernel_pool = std::make_unique<KernelThinPool>(table_of(plan));
+    kernel_pool = std::make_unique<KernelThinPool>(table_of(plan), guard_lock_fd);
     settle_new_pool(catalog, *kernel_pool, plan);
   } catch (const Error&) {
     if (kernel_pool) kernel_pool->shut_down();
@@ -248,13 +252,14 @@ std::unique_ptr<KernelThinPool> create_pool(Catalog& catalog, const PoolRow& pla
 }
 
 std::unique_ptr<KernelThinPool> open_pool(Catalog& catalog, PoolRow pool,
-                                          const PoolOptions& options) {
+                                          const PoolOptions& options, int guard_lock_fd) {
   refuse_contradictions(pool, options);
   const std::uint64_t default_size =
       options.default_volume_size
           ? check_default_size(*options.default_volume_size, pool.block_size)
           : pool.default_size;
   const std::string filesystem = options.filesystem.value_or(pool.default_filesystem);
+  check_filesystem_size(filesystem, default_size);
 
   const PoolRow known = pool;
   pool.data_device =
@@ -271,7 +276,7 @@ std::unique_ptr<KernelThinPool> open_pool(Catalog& catalog, PoolRow pool,
     require_free("dm.metadatadev", pool.metadata_device);
     check_metadata(pool, pool.metadata_device);
   }
-  auto kernel_pool = std::make_unique<KernelThinPool>(table_of(pool));
+  auto kernel_pool = std::make_unique<KernelThinPool>(table_of(pool), guard_lock_fd);
   if (pool.state == PoolRow::State::kCreating) settle_new_pool(catalog, *kernel_pool, pool);
 
   if (pool.data_device != known.data_device || pool.metadata_device != known.metadata_device) {
@@ -302,14 +307,14 @@ bool was_begun(const PoolRow& pool) {
 }  // namespace
 
 std::unique_ptr<KernelThinPool> bring_up_pool(Catalog& catalog, const PoolOptions& options,
-                                              ForeignData foreign_data) {
+                                              ForeignData foreign_data, int guard_lock_fd) {
   std::optional<PoolRow> pool = catalog.pool();
   if (pool && pool->state == PoolRow::State::kCreating && !was_begun(*pool)) {
     catalog.remove_pool();
     pool.reset();
   }
-  return pool ? open_pool(catalog, *pool, options)
-              : create_pool(catalog, plan_new_pool(options, foreign_data));
+  return pool ? open_pool(catalog, *pool, options, guard_lock_fd)
+              : create_pool(catalog, plan_new_pool(options, foreign_data), guard_lock_fd);
 }
 
 }  // namespace convoy

@@ -21,7 +21,8 @@ PoolRow plan_new_pool(const PoolOptions& options, ForeignData foreign_data);
 // makes a new one as plan_new_pool says. Options that contradict the catalog are refused with
 // kInvalidArgument, naming the option; new defaults for volumes and new paths of the same devices
 // are recorded. After a failure to make a pool, neither the kernel nor the catalog has it.
+// `guard_lock_fd`: see SuspendGuard.
 std::unique_ptr<KernelThinPool> bring_up_pool(Catalog& catalog, const PoolOptions& options,
-                                              ForeignData foreign_data);
+                                              ForeignData foreign_data, int guard_lock_fd);
 
 }  // namespace convoy

@@ -6,11 +6,42 @@
 
 namespace convoy {
 
-template <typename Message>
-void PoolTransactions::step(Message&& message) {
+namespace {
+
+void require_writable(const PoolStatus& status) {
+  switch (status.mode) {
+    case PoolStatus::Mode::kReadWrite:
+    case PoolStatus::Mode::kOutOfDataSpace:
+      return;  // its metadata can still be changed
+    case PoolStatus::Mode::kReadOnly:
+      throw Error(ErrorKind::kUnavailable,
+                  "the pool is read-only: its metadata device is full or has failed; volumes can "
+                  "be read, and how to "
+                  "repair it is in docs/operations.md");
+    case PoolStatus::Mode::kFailed:
+      throw Error(ErrorKind::kUnavailable,
+                  "the pool has failed: its metadata device can't be used; how to repair it is in "
+                  "docs/operations.md");
+  }
+}
+
+}  // namespace
+
+void PoolTransactions::make(const DeviceRow& device, const std::function<Effect()>& message) {
+  step([&] {
+    if (message() == Effect::kChanged) return;
+    // Not ours, so it must not be undone either. The next create takes another id.
+    catalog_.abandon_intent();
+    throw Error(ErrorKind::kAlreadyExists,
+                "the pool has a thin device {} that the catalog doesn't know; try again",
+                device.thin_id);
+  });
+}
+
+void PoolTransactions::step(const std::function<void()>& message) {
   const std::uint64_t transaction = catalog_.intent()->transaction_id;
   try {
-    std::forward<Message>(message)();
+    message();
     pool_.set_transaction_id(transaction, transaction + 1);
   } catch (const Error& error) {
     try {
@@ -28,7 +59,7 @@ VolumeRow PoolTransactions::create(VolumeRow volume) {
   const std::lock_guard lock(lock_);
   recover_locked();
   volume = catalog_.begin_create(std::move(volume));
-  step([&] { pool_.create_thin({volume.thin_id}); });
+  make(volume, [&] { return pool_.create_thin({volume.thin_id}); });
   return volume;
 }
 
@@ -36,7 +67,8 @@ SnapshotRow PoolTransactions::create(SnapshotRow snapshot, const VolumeRow& orig
   const std::lock_guard lock(lock_);
   recover_locked();
   snapshot = catalog_.begin_create(std::move(snapshot));
-  step([&] { pool_.create_snapshot({snapshot.thin_id}, {origin.thin_id}, origin.name); });
+  make(snapshot,
+       [&] { return pool_.create_snapshot({snapshot.thin_id}, {origin.thin_id}, origin.name); });
   return snapshot;
 }
 
@@ -53,23 +85,26 @@ void PoolTransactions::recover() {
 }
 
 void PoolTransactions::recover_locked() {
+  const PoolStatus status = pool_.status();
+  require_writable(status);
   const std::uint64_t known = catalog_.pool()->transaction_id;
-  const std::uint64_t actual = pool_.status().transaction_id;
   const std::optional<Intent> intent = catalog_.intent();
-  if (!intent && actual == known) return;
-  if (intent && actual == intent->transaction_id + 1) return catalog_.finish_intent();
-  if (!intent || actual != intent->transaction_id) {
+  if (!intent && status.transaction_id == known) return;
+  if (intent && status.transaction_id == intent->transaction_id + 1) {
+    return catalog_.finish_intent();
+  }
+  if (!intent || status.transaction_id != intent->transaction_id) {
     throw Error(ErrorKind::kCorrupt,
                 "the pool is at transaction {} and the catalog at {}: the pool was changed without "
-                "this catalog, or the "
-                "catalog is an old copy; put the two that belong together in place",
-                actual, known);
+                "this catalog, or the catalog is an old copy; put the two that belong together in "
+                "place",
+                status.transaction_id, known);
   }
-  // Not a step further: a create is undone, a delete repeated. Either way the thin device goes.
-  pool_.delete_thin({intent->thin_id});
-  if (intent->action == Intent::Action::kCreate) return catalog_.abandon_intent();
-  pool_.set_transaction_id(actual, actual + 1);
-  catalog_.finish_intent();
+  // A create is undone. A delete is left to whoever finds its row in state kDeleting: whether or
+  // not the thin device is gone by now, to delete it again is fine, and if it can't be deleted it
+  // must not keep others waiting.
+  if (intent->action == Intent::Action::kCreate) pool_.delete_thin({intent->thin_id});
+  catalog_.abandon_intent();
 }
 
 }  // namespace convoy

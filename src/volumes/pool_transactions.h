@@ -6,6 +6,7 @@
 // pool's transaction id tells which side of the step it is on.
 #pragma once
 
+#include <functional>
 #include <mutex>
 
 #include "catalog/catalog.h"
@@ -13,29 +14,33 @@
 
 namespace convoy {
 
-// Thread-safe; one step at a time. Steps are short: a message to the pool and three commits.
+// Thread-safe; one step at a time. A step is a message to the pool and three commits; the message
+// that snapshots an active volume waits for what its file system has to write.
 class PoolTransactions {
  public:
   PoolTransactions(Catalog& catalog, ThinPool& pool) : catalog_(catalog), pool_(pool) {}
 
-  // Make an empty thin device, or one that is a copy of `origin` at this moment, and its row, in
-  // state kCreating. Throw kAlreadyExists if the name is taken; then, and after any failure, there
-  // is neither row nor device, unless the pool can't be talked to: then the next step, or the next
-  // start, undoes it.
+  // Make an empty thin device, with its row in state kCreating, or one that is a copy of `origin`
+  // at this moment, with its row in state kReady. Throw kAlreadyExists if the name is taken. After
+  // a failure there is neither row nor device, unless pool or catalog can't be talked to just then:
+  // in that case the next step, or the next start, undoes or finishes it.
   VolumeRow create(VolumeRow volume);
   SnapshotRow create(SnapshotRow snapshot, const VolumeRow& origin);
 
-  // Deletes an inactive device, whose row is in state kDeleting, and the row.
+  // Deletes an inactive device, whose row is in state kDeleting, and the row. Throws kBusy, and
+  // leaves both, if it is active. That the pool doesn't have it any more is fine.
   void remove(const DeviceRow& device);
 
   // Finishes or undoes the step that was under way when the process, or the host, went down. Throws
-  // kCorrupt if the pool is at a transaction that the catalog can't explain.
+  // kCorrupt if the pool is at a transaction that the catalog can't explain. As all others, throws
+  // kUnavailable if the pool is read-only or has failed.
   void recover();
 
  private:
+  // Runs a step that makes the device of this row by `message`.
+  void make(const DeviceRow& device, const std::function<Effect()>& message);
   // Tells the pool by `message`, then moves it to the next transaction.
-  template <typename Message>
-  void step(Message&& message);
+  void step(const std::function<void()>& message);
   void recover_locked();
 
   std::mutex lock_;

@@ -36,6 +36,7 @@ std::string SnapshotReaders::device_name(const SnapshotRow& snapshot) const {
 SnapshotReader SnapshotReaders::read(const SnapshotRow& snapshot, const std::string& job) {
   const std::lock_guard lock(lock_);
   if (!jobs_.contains(snapshot.uuid)) {
+    pool_.deactivate(device_name(snapshot));  // one that could not be taken away before
     pool_.activate(device_name(snapshot), snapshot.uuid.to_string(), {snapshot.thin_id},
                    Sectors::of_bytes(snapshot.size), Access::kReadOnly);
   }
@@ -57,25 +58,24 @@ void SnapshotReaders::stop(const SnapshotRow& snapshot, const std::string& job) 
   }
 }
 
-void SnapshotReaders::require_unread(const std::vector<SnapshotRow>& snapshots) {
+void SnapshotReaders::close(const std::vector<SnapshotRow>& snapshots) {
   const std::lock_guard lock(lock_);
   for (const SnapshotRow& snapshot : snapshots) {
-    const auto found = jobs_.find(snapshot.uuid);
-    if (found == jobs_.end()) continue;
-    throw Error(ErrorKind::kBusy,
-                "snapshot '{}' is being read by {}; wait for its end, or cancel it", snapshot.name,
-                found->second.front());
+    if (const auto found = jobs_.find(snapshot.uuid); found != jobs_.end()) {
+      throw Error(ErrorKind::kBusy,
+                  "snapshot '{}' is being read by {}; wait for its end, or cancel it",
+                  snapshot.name, found->second.front());
+    }
+    pool_.deactivate(device_name(snapshot));
   }
 }
 
-std::vector<ChangedRange> SnapshotReaders::changed_ranges(const std::optional<Uuid>& base,
-                                                          const Uuid& snapshot) {
+std::optional<std::vector<ChangedRange>> SnapshotReaders::changed_ranges(
+    const std::optional<Uuid>& base, const Uuid& snapshot) {
   const std::optional<SnapshotRow> second = catalog_.snapshot(snapshot);
   if (!second) throw Error(ErrorKind::kNotFound, "there is no snapshot {}", snapshot.to_string());
   std::optional<SnapshotRow> first;
-  if (base && !(first = catalog_.snapshot(*base))) {
-    throw Error(ErrorKind::kNotFound, "there is no snapshot {}", base->to_string());
-  }
+  if (base && !(first = catalog_.snapshot(*base))) return std::nullopt;
 
   const auto hold =
       metadata_snapshots_.hold(std::max(second->transaction_id, first ? first->transaction_id : 0));
@@ -86,8 +86,8 @@ std::vector<ChangedRange> SnapshotReaders::changed_ranges(const std::optional<Uu
                 second->thin_id, second->name);
   }
   if (first && !is_same_device(catalog_, metadata, *first)) {
-    throw Error(ErrorKind::kNotFound, "thin device {} is no longer snapshot '{}'", first->thin_id,
-                first->name);
+    spdlog::warn("thin device {} is no longer snapshot {}", first->thin_id, first->name);
+    return std::nullopt;
   }
 
   std::vector<ChangedRange> ranges;

@@ -58,15 +58,17 @@ class SnapshotReaders {
   // The caller holds the lock of the snapshot's volume, so that nobody deletes it in this moment.
   SnapshotReader read(const SnapshotRow& snapshot, const std::string& job);
 
-  // Throws kBusy, naming the job, if one of them is being read.
-  void require_unread(const std::vector<SnapshotRow>& snapshots);
+  // Before they are deleted: takes away work devices that could not be taken away before. Throws
+  // kBusy, naming the job, if one of them is being read, or if its work device is open elsewhere.
+  void close(const std::vector<SnapshotRow>& snapshots);
 
   // The ranges of `snapshot` that differ from `base`, in ascending order, clipped to its size;
-  // without a base, all that is mapped. Both must not be deleted meanwhile. Read from the pool's
-  // metadata under its metadata snapshot, which is held no longer than that takes. Throws kCorrupt
-  // if the metadata are damaged or `snapshot`'s thin id is not what it was; kNotFound if `base` is
-  // gone or its thin id is not what it was.
-  std::vector<ChangedRange> changed_ranges(const std::optional<Uuid>& base, const Uuid& snapshot);
+  // without a base, all that is mapped. `snapshot` must not be deleted meanwhile. Read from the
+  // pool's metadata under its metadata snapshot, which is held no longer than that takes. Nothing
+  // if there is a `base`, but it is gone or its thin id is not what it was. Throws kCorrupt if the
+  // metadata are damaged or `snapshot`'s thin id is not what it was.
+  std::optional<std::vector<ChangedRange>> changed_ranges(const std::optional<Uuid>& base,
+                                                          const Uuid& snapshot);
 
  private:
   friend class SnapshotReader;

@@ -48,6 +48,14 @@ PoolRow Volumes::pool() {
 
 void Volumes::check_new_name(const char* what, const std::string& name) {
   check_name(what, name);
+  if (Uuid::parse(name)) {
+    throw Error(ErrorKind::kInvalidArgument, "'{}' can't be the name of a {}: it is a UUID", name,
+                what);
+  }
+  if (Uuid::parse(name)) {
+    throw Error(ErrorKind::kInvalidArgument, "'{}' can't be the name of a {}: it is a UUID", name,
+                what);
+  }
   const std::string work_prefix = pool_name_ + "-";
   const bool work_device =
       name.starts_with(work_prefix) && Uuid::parse(name.substr(work_prefix.size()));
@@ -167,7 +175,7 @@ void Volumes::remove(std::string_view reference) {
     throw Error(ErrorKind::kBusy, "volume '{}' is mounted at {}; unmount it first", volume.name,
                 mountpoint.native());
   }
-  readers_.require_unread(catalog_.snapshots_of(volume.uuid));
+  readers_.close(catalog_.snapshots_of(volume.uuid));
 
   pool_.deactivate(volume.name);
   try {
@@ -220,8 +228,11 @@ SnapshotRow Volumes::create_snapshot(std::string_view reference, std::string nam
   snapshot.volume = volume.uuid;
   snapshot.created = now();
 
+  // Most of what the file system has in memory goes to the disk now, not while its writers are
+  // frozen and the pool is locked.
+  const std::filesystem::path mountpoint = mounted_at(volume, mounts_.mounts());
+  if (!mountpoint.empty()) mounts_.sync(mountpoint);
   snapshot = transactions_.create(std::move(snapshot), volume);
-  catalog_.set_state(snapshot.uuid, DeviceState::kReady);
   spdlog::info("snapshot {} of volume {} created", snapshot.name, volume.name);
   return snapshot;
 }
@@ -230,9 +241,15 @@ void Volumes::remove_snapshot(std::string_view reference) {
   const SnapshotRow found = catalog_.find_snapshot(reference);
   const auto lock = volume_locks_.lock(found.volume);
   const SnapshotRow snapshot = catalog_.find_snapshot(found.uuid.to_string());
-  readers_.require_unread({snapshot});
+  readers_.close({snapshot});
   catalog_.set_state(snapshot.uuid, DeviceState::kDeleting);
-  transactions_.remove(snapshot);
+  try {
+    transactions_.remove(snapshot);
+  } catch (const Error& error) {
+    // Somebody has the thin device active by another name: nothing was done to it.
+    if (error.kind() == ErrorKind::kBusy) catalog_.set_state(snapshot.uuid, DeviceState::kReady);
+    throw;
+  }
   spdlog::info("snapshot {} deleted", snapshot.name);
 }
 

@@ -96,7 +96,8 @@ class Volumes {
   // delete it.
   SnapshotReader read_snapshot(std::string_view reference, const std::string& job);
   // As SnapshotReaders::changed_ranges.
-  std::vector<ChangedRange> changed_ranges(const std::optional<Uuid>& base, const Uuid& snapshot) {
+  std::optional<std::vector<ChangedRange>> changed_ranges(const std::optional<Uuid>& base,
+                                                          const Uuid& snapshot) {
     return readers_.changed_ranges(base, snapshot);
   }
 
@@ -130,6 +131,7 @@ class Volumes {
   void forget_mountpoint(const VolumeRow& volume, const std::filesystem::path& target);
 
   void remove_strays();
+  void settle_pool();
   void remove_unfinished();
   void activate_all();
   void restore_mount(const VolumeRow& volume);

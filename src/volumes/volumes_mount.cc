@@ -25,7 +25,7 @@ std::string names_of_containers(const std::vector<VolumeUser>& users) {
 }  // namespace
 
 std::filesystem::path Volumes::default_mountpoint(const VolumeRow& volume) const {
-  return options_.default_mounts / volume.name;
+  return mounts_.canonical(options_.default_mounts / volume.name);
 }
 
 std::filesystem::path Volumes::mounted_at(const VolumeRow& volume,
@@ -49,18 +49,23 @@ std::filesystem::path Volumes::mount(std::string_view reference,
                 target.native());
   }
   const VolumeUser user{kind, id, boot_id_};
-  const std::filesystem::path present = mounted_at(volume, mounts_.mounts());
+  const std::vector<Mount> mounts = mounts_.mounts();
+  const std::filesystem::path present = mounted_at(volume, mounts);
+  const std::filesystem::path chosen =
+      target.empty() ? default_mountpoint(volume) : mounts_.canonical(target);
   if (!present.empty()) {
-    if (!target.empty() && target.lexically_normal() != present) {
+    if (!target.empty() && chosen != present) {
       throw Error(ErrorKind::kBusy, "volume '{}' is mounted already, at {}", volume.name,
                   present.native());
     }
     catalog_.add_user(volume.uuid, user, present);
     return present;
   }
+  if (std::ranges::any_of(mounts, [&](const Mount& mount) { return mount.target == chosen; })) {
+    throw Error(ErrorKind::kBusy, "something else is mounted at {}; choose another mount point",
+                chosen.native());
+  }
 
-  const std::filesystem::path chosen =
-      target.empty() ? default_mountpoint(volume) : target.lexically_normal();
   // The user first: a mount that nobody is recorded for would be left over by a crash.
   catalog_.add_user(volume.uuid, user, chosen);
   try {
@@ -101,6 +106,16 @@ void Volumes::unmount(std::string_view reference, VolumeUser::Kind kind, const s
 }
 
 void Volumes::unmount_now(const VolumeRow& volume, const std::filesystem::path& target) {
+  // The last one that is mounted there is the one that umount takes.
+  std::optional<dev_t> top;
+  for (const Mount& mount : mounts_.mounts()) {
+    if (mount.target == target) top = mount.device;
+  }
+  if (top != pool_.device_number(volume.name)) {
+    throw Error(ErrorKind::kBusy,
+                "something else is mounted over volume '{}' at {}; unmount that first", volume.name,
+                target.native());
+  }
   for (auto waited = std::chrono::milliseconds(0);; waited += kBusyRetryStep) {
     try {
       mounts_.unmount(target);

@@ -12,8 +12,8 @@ template <typename Action>
 void attempt(const std::string& what, Action&& action) {
   try {
     std::forward<Action>(action)();
-  } catch (const Error& error) {
-    spdlog::error("{}: {}", what, error.message());
+  } catch (const std::exception& error) {
+    spdlog::error("{}: {}", what, error.what());
   }
 }
 
@@ -24,20 +24,32 @@ void Volumes::recover() {
   for (const ActiveThin& device : pool_.active()) {
     if (!device.suspended) continue;
     spdlog::warn("{} was left suspended and is resumed", device.name);
-    pool_.resume(device.name);
+    attempt("dm device " + device.name, [&] { pool_.resume(device.name); });
   }
-  if (pool_.status().metadata_snapshot_held) {
-    spdlog::warn("a metadata snapshot was left held and is released");
-    pool_.release_metadata_snapshot();
-  }
-  transactions_.recover();
+  // Before steps of the pool: a device can't be deleted while it is active.
   remove_strays();
-  remove_unfinished();
+  settle_pool();
   activate_all();
   catalog_.forget_users_before(boot_id_);
   for (const VolumeRow& volume : catalog_.volumes()) {
     if (volume.state == DeviceState::kReady)
       attempt("volume " + volume.name, [&] { restore_mount(volume); });
+  }
+}
+
+void Volumes::settle_pool() {
+  try {
+    if (pool_.status().metadata_snapshot_held) {
+      spdlog::warn("a metadata snapshot was left held and is released");
+      pool_.release_metadata_snapshot();
+    }
+    transactions_.recover();
+    remove_unfinished();
+  } catch (const Error& error) {
+    // A pool that doesn't belong to the catalog is not to be touched. One that can't be changed can
+    // still be read.
+    if (error.kind() == ErrorKind::kCorrupt) throw;
+    spdlog::error("{}", error.message());
   }
 }
 
@@ -77,8 +89,9 @@ void Volumes::restore_mount(const VolumeRow& volume) {
   const std::filesystem::path present = mounted_at(volume, mounts_.mounts());
   const std::vector<VolumeUser> users = catalog_.users(volume.uuid);
   if (!present.empty()) {
-    // A mount that was made, or was to be ended, when the daemon died.
-    if (users.empty()) unmount_now(volume, present);
+    // Ours has a user from before it is mounted until after it is unmounted.
+    if (users.empty())
+      spdlog::warn("volume {} is mounted at {}, not by us", volume.name, present.native());
     return;
   }
   bool wanted = false;

@@ -1,5 +1,5 @@
 """What the daemon's options do, what info shows, and the ways to name things."""
-# budget: 90
+# budget: 400
 
 import os
 import subprocess

@@ -192,7 +192,7 @@ std::size_t compare(History& history, KernelThinPool& pool, std::uint64_t seed) 
 
 int run(const char* data, const char* metadata, std::uint64_t histories, std::uint64_t seed) {
   redirect_dm_log();
-  KernelThinPool pool({kPoolName, "01900000-0000-7000-8000-000000000001", data, metadata, kBlockSize});
+  KernelThinPool pool({kPoolName, "01900000-0000-7000-8000-000000000001", data, metadata, kBlockSize}, -1);
   std::size_t differing = 0;
   for (std::uint64_t i = 0; i < histories; ++i) {
     History history(pool, seed + i);

@@ -1,5 +1,5 @@
 """Our delta equals Debian's thin_delta, for random histories made in a real pool."""
-# budget: 300
+# budget: 400
 # machine: --disk data=1G --disk meta=64M
 
 import os

@@ -1,5 +1,5 @@
 """Every sentence that a user's mistake brings: it says what is wrong, the status is not 0, and nothing is changed."""
-# budget: 240
+# budget: 400
 # machine: --disk meta=64M --disk spare=64M --disk small=1M
 
 import json
@@ -175,6 +175,7 @@ class Commands(PoolTest):
         convoy("create", "db", "--size", "64M")
         for name in ("../../evil", ".hidden", "a b", "x" * 65, "a/b", "ä"):
             self.refused("can't be the name of a volume", "create", name, "--size", "64M")
+        self.refused("it is a UUID", "create", convoy_json("inspect", "db")["UUID"], "--size", "64M")
         for name in ("control", "convoy-pool", "convoy-pool-0190a5b0-0000-7000-8000-000000000000"):
             self.refused("taken under /dev/mapper", "create", name, "--size", "64M")
         self.refused("a volume named 'db' exists already", "create", "db", "--size", "64M")
@@ -192,6 +193,13 @@ class Commands(PoolTest):
         mountpoint = convoy("mount", "db")
         self.refused(f"mounted already, at {mountpoint}", "mount", "db", "--mountpoint", "/mnt")
         self.refused(f"is mounted at {mountpoint}; unmount it first", "delete", "db")
+        self.assertEqual(convoy("mount", "db", "--mountpoint", mountpoint + "/"), mountpoint)
+        convoy("create", "over", "--size", "64M")
+        self.refused("something else is mounted at", "mount", "over", "--mountpoint", mountpoint)
+        run("mount", "/dev/mapper/over", mountpoint)
+        self.refused("something else is mounted over volume 'db'", "umount", "db")
+        run("umount", mountpoint)
+        convoy("delete", "over")
         convoy("umount", "db")
         self.assertEqual(convoy("umount", "db"), "")  # also when it was not mounted
         with Path("/dev/mapper/db").open("rb"):

@@ -1,5 +1,5 @@
 """Long jobs: they keep nobody waiting, show their progress, can be interrupted, and leave nothing half made."""
-# budget: 240
+# budget: 400
 # machine: --memory 3G
 
 import json

@@ -100,8 +100,15 @@ def pool_options(data: str = DATA, meta: str = META, **more: str) -> list[str]:
 
 
 def is_served(path: Path) -> bool:
-    with contextlib.closing(socket.socket(socket.AF_UNIX)) as probe:
-        return probe.connect_ex(str(path)) == 0
+    """Waits for the answer of a daemon that has made its socket but is still starting."""
+    connection = DockerCall(path)
+    try:
+        connection.request("GET", "/v1/jobs")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 class DockerCall(http.client.HTTPConnection):
@@ -222,13 +229,14 @@ class PoolTest(unittest.TestCase):
                 if volume["MountPoint"]:
                     convoy("umount", name)
                 convoy("delete", name)
+            self.assertEqual(convoy_json("info")["devicemapper"]["ThinpoolUsed"], "0", "thin devices are left over")
             devices = dm_devices()
             self.assertEqual(self.daemon.stop(), 0)
             self.assertEqual(devices, [self.pool.get("thinpoolname", "convoy-pool")], "dm devices are left over")
             self.assertEqual(mounts(), [])
             self.assertFalse(SOCKET.exists(), "the socket is left over")
             leftovers = sorted(str(path) for path in ROOT.rglob("*") if path.is_file())
-            self.assertLessEqual(set(leftovers), {str(ROOT / name) for name in ("catalog.db", "lock")})
+            self.assertLessEqual(set(leftovers), {str(ROOT / name) for name in ("catalog.db", "lock", "guard.lock")})
         shut_down_pool()
         self.assertEqual(run("losetup", "--list", "--noheadings").stdout, "")
         thin_check()
