@@ -1,6 +1,10 @@
 // Writers and removers at work on one lineage at once, stopped or overtaken between any two of
 // their calls to the store. Whatever happens, a backup whose JSON is there can be restored.
+#include <array>
+#include <condition_variable>
+#include <mutex>
 #include <set>
+#include <thread>
 
 #include "backup/backup_testing.h"
 #include "backup/lease.h"
@@ -16,15 +20,75 @@ using Call = MemoryStore::Call;
 using std::chrono::hours;
 using std::chrono::minutes;
 
+// Lets two threads work in turns: it is the other one's when a thread has made so many calls, or
+// has ended.
+class Turns {
+ public:
+  explicit Turns(std::array<int, 2> calls) : calls_left_(calls) {}
+
+  // Does `work` as thread `who`; thread 0 begins. Errors of the kinds that callers are told to
+  // expect are passed over.
+  void run(std::size_t who, const std::function<void()>& work) {
+    me() = who;
+    wait();
+    try {
+      work();
+    } catch (const Error& error) {
+      EXPECT_THAT(error.kind(), AnyOf(ErrorKind::kNotFound, ErrorKind::kUnavailable))
+          << error.message();
+    }
+    pass_on(&ended_);
+    me() = kNobody;
+  }
+
+  void before_call() {
+    if (me() == kNobody) return;  // the thread that renews a lease
+    if (calls_left_.at(me())-- != 0) return;
+    pass_on(&switched_);
+    wait();
+  }
+
+  // Whether the thread has made more than its calls.
+  bool switched(std::size_t who) const { return switched_.at(who); }
+
+ private:
+  static constexpr std::size_t kNobody = 2;
+
+  static std::size_t& me() {
+    thread_local std::size_t who = kNobody;
+    return who;
+  }
+
+  void wait() {
+    std::unique_lock lock(mutex_);
+    wake_.wait(lock, [&] { return turn_ == me() || ended_.at(1 - me()); });
+  }
+
+  void pass_on(std::array<bool, 2>* reason) {
+    const std::scoped_lock lock(mutex_);
+    reason->at(me()) = true;
+    turn_ = 1 - me();
+    wake_.notify_all();
+  }
+
+  std::array<int, 2> calls_left_;
+  std::array<bool, 2> switched_ = {};
+  std::array<bool, 2> ended_ = {};
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::size_t turn_ = 0;
+};
+
 class ConcurrencyTest : public BackupTest {
  protected:
-  static constexpr std::uint64_t kSize = kMiB;  // two leaves of chunks of 4 KiB
+  static constexpr std::uint64_t kSize = 520 * kKiB;  // two leaves of chunks of 4 KiB
 
   ConcurrencyTest() {
-    device_.write(0, noise(1, kSize));
+    device_.write(0, noise(1, 16 * kKiB));
+    device_.write(512 * kKiB, noise(1, 8 * kKiB));
     chunk_size_ = kMinChunkSize;
     parent_ = back_up_all(device_);
-    device_.write(100 * kKiB, noise(2, 100));
+    device_.write(8 * kKiB, noise(2, 100));
     start_ = objects_.objects();
   }
 
@@ -54,6 +118,34 @@ class ConcurrencyTest : public BackupTest {
       if (calls <= at) return outcomes;
       outcomes.insert(outcome);
       check();
+    }
+  }
+
+  // Runs both from the same state, in turns: `first` up to its call `i`, `second` up to its call
+  // `j`, and then each to its end. For every i and j that there are; after each run, `check`.
+  // `pause` is done before `second` begins.
+  void in_turns(const std::function<void()>& first, const std::function<void()>& second,
+                const std::function<void()>& pause, const std::function<void()>& check) {
+    for (int i = 0;; ++i) {
+      for (int j = 0;; ++j) {
+        SCOPED_TRACE(testing::Message() << "switched at calls " << i << " and " << j);
+        objects_.set_objects(start_);
+        Turns turns({i, j});
+        objects_.hook = [&](Call, const std::string&) { turns.before_call(); };
+        {
+          std::jthread second_thread([&] {
+            turns.run(1, [&] {
+              pause();
+              second();
+            });
+          });
+          turns.run(0, first);
+        }
+        objects_.hook = nullptr;
+        if (!turns.switched(0)) return;
+        check();
+        if (!turns.switched(1)) break;
+      }
     }
   }
 
@@ -117,6 +209,25 @@ TEST_F(ConcurrencyTest, ABackupOnTheBackupThatIsBeingDeletedHarmsNone) {
   EXPECT_EQ(backups.count(std::nullopt) + backups.count(ErrorKind::kNotFound), backups.size());
 }
 
+TEST_F(ConcurrencyTest, ABackupAndADeletionInTurnsHarmNone) {
+  const auto back_up_on_parent = [&] { back_up_all(device_, parent_); };
+  const auto delete_parent = [&] { delete_backup(store_, lineage_, parent_.info.uuid); };
+  const auto check = [&] { check_backups(); };
+  in_turns(back_up_on_parent, delete_parent, [] {}, check);
+  in_turns(delete_parent, back_up_on_parent, [] {}, check);
+  in_turns(back_up_on_parent, delete_parent, [&] { objects_.advance(hours(1)); }, check);
+}
+
+TEST_F(ConcurrencyTest, TwoDeletionsInTurnsHarmNone) {
+  const BackupRecord second = back_up_all(device_, parent_);
+  device_.write(515 * kKiB, noise(3, 3000));
+  back_up_all(device_, second);
+  start_ = objects_.objects();
+  in_turns([&] { delete_backup(store_, lineage_, parent_.info.uuid); },
+           [&] { delete_backup(store_, lineage_, second.info.uuid); }, [] {},
+           [&] { check_backups(); });
+}
+
 TEST_F(ConcurrencyTest, AWriterThatStoodStillNoticesThatItsLeaseLapsed) {
   const auto outcomes = at_every_call([&] { back_up_all(device_, parent_); },
                                       [&] {
@@ -137,6 +248,16 @@ TEST_F(ConcurrencyTest, AWriterThatStoodStillFailsEvenIfNobodyRemovedAnything) {
       at_every_call([&] { back_up_all(device_, parent_); }, [&] { objects_.advance(minutes(10)); },
                     [&] { check_backups(); });
   EXPECT_GT(outcomes.count(ErrorKind::kUnavailable), 3U);
+}
+
+TEST_F(ConcurrencyTest, AWriterWhoseLeaseLapsedDoesNotEvenPutTheJson) {
+  objects_.hook = [&](Call call, const std::string& key) {
+    if (call != Call::kPut) return;
+    if (key.ends_with(".tree")) objects_.advance(hours(1));
+    EXPECT_EQ(key.find("/backups/"), std::string::npos);
+  };
+  EXPECT_EQ(error_of([&] { back_up_all(device_, parent_); }).kind(), ErrorKind::kUnavailable);
+  objects_.hook = nullptr;
 }
 
 TEST_F(ConcurrencyTest, AStepOfTheClockShorterThanTheLeaseHarmsNobody) {
@@ -210,7 +331,7 @@ TEST_F(ConcurrencyTest, ARemoverThatDiesIsFinishedByTheNext) {
 
 TEST_F(ConcurrencyTest, TwoRemoversAtOnceHarmNone) {
   const BackupRecord second = back_up_all(device_, parent_);
-  device_.write(700 * kKiB, noise(3, 5000));
+  device_.write(515 * kKiB, noise(3, 3000));
   const BackupRecord third = back_up_all(device_, second);
   start_ = objects_.objects();
   const auto outcomes =
@@ -258,9 +379,27 @@ TEST_F(ConcurrencyTest, WithTheLastBackupAllOfTheLineageGoes) {
   EXPECT_THAT(keys_under(""), testing::ElementsAre(kStoreKey));
 }
 
+TEST_F(ConcurrencyTest, WhatIsNotOursIsLeftAlone) {
+  std::vector<std::string> foreign;
+  for (const LineagePart part :
+       {LineagePart::kBackups, LineagePart::kPacks, LineagePart::kLeases, LineagePart::kPlans}) {
+    for (const char* const name : {"notes.txt", "copy-of.json", ".nfs0000000012345678"}) {
+      foreign.push_back(prefix_of(lineage_, part) + name);
+    }
+  }
+  // A later generation of a pack.
+  foreign.push_back(pack_key(lineage_, {PackKind::kData, Uuid::generate(), 0}) + ".1");
+  for (const std::string& key : foreign) objects_.put(key, as_bytes("x"));
+  objects_.advance(hours(25));
+  back_up_all(device_, parent_);
+  delete_and_forget(parent_.info.uuid);
+  for (const std::string& key : foreign) EXPECT_TRUE(objects_.head(key)) << key;
+  check_backups();
+}
+
 TEST_F(ConcurrencyTest, TheLineageStaysWhileSomebodyWritesItsNextBackup) {
   objects_.hook = [&](Call call, const std::string& key) {
-    if (call == Call::kPut && key.ends_with(".tree")) {
+    if (call == Call::kPut && key.find("/backups/") != std::string::npos) {
       delete_backup(store_, lineage_, parent_.info.uuid);
     }
   };

@@ -94,6 +94,7 @@ class BackupRun {
   }
 
   void read_parent();
+  BackupRecord write_packs_under_lease();
   BackupRecord write_packs();
   ChunkRanges plan_chunks(const TreeShape& shape) const;
   std::optional<Reference> write_tree(const TreeShape& shape, const ChunkRanges& ranges,
@@ -120,7 +121,7 @@ class BackupRun {
 BackupRecord BackupRun::run() {
   try {
     read_parent();
-    const BackupRecord record = write_packs();
+    const BackupRecord record = write_packs_under_lease();
     commit(record);
     attempt("remove the lease of a backup", [&] { lease_.release(); });
     return record;
@@ -136,6 +137,16 @@ void BackupRun::read_parent() {
   if (!plan_.parent) return;
   parent_ = with_context("can't build on the parent backup",
                          [&] { return read_backup(store_, lineage_, *plan_.parent); });
+}
+
+// Without its lease a writer may find the parent's packs removed. That is no damage to the store.
+BackupRecord BackupRun::write_packs_under_lease() {
+  try {
+    return write_packs();
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kCorrupt) lease_.renew();
+    throw;
+  }
 }
 
 BackupRecord BackupRun::write_packs() {

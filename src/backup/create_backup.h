@@ -40,11 +40,12 @@ struct BackupPlan {
 // may do this at once, and delete backups meanwhile.
 //
 // Throws kNotFound if the parent is gone: plan anew, on another one. kUnavailable if the lease
-// lapsed, or the parent was deleted meanwhile and its packs with it: try again. kCorrupt if what is
-// needed of the parent is damaged. kCancelled within one leaf's work after a request.
-// kInvalidArgument for a plan that can't be; kIo and kNoSpace as device and store have it. After an
-// error the store has no such backup, and what was stored for it is removed now or, if that fails,
-// as garbage later.
+// lapsed, or the parent was deleted meanwhile and its packs with it: try again. kCorrupt or
+// kUnsupported if what is needed of the parent is damaged or of another version. kCancelled within
+// one leaf's work after a request. kInvalidArgument for a plan that can't be; kIo and kNoSpace as
+// device and store have it. After an error the store has no such backup (unless not even its
+// removal succeeded after a failed commit), and what was stored for it is removed now or as garbage
+// later.
 BackupRecord create_backup(const Store& store, const BackupPlan& plan, const ProgressSink& progress,
                            std::stop_token stop);
 

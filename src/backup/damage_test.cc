@@ -123,7 +123,9 @@ TEST_F(DamageTest, RefusesAPackInThePlaceOfAnother) {
   const BackupRecord other = back_up_all(device_);
   objects_.put(data_, content(pack_key(lineage_, other.packs.begin()->first)));
   device_.write(0, noise(1, kSmall * 3));
-  EXPECT_EQ(restore_error().kind(), ErrorKind::kCorrupt);
+  const Error error = restore_error();
+  EXPECT_EQ(error.kind(), ErrorKind::kCorrupt);
+  EXPECT_THAT(error.message(), HasSubstr("is that of something else"));
 }
 
 TEST_F(DamageTest, SeesEveryFlippedBitOfABackupsJson) {

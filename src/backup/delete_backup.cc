@@ -37,7 +37,7 @@ class Survey {
   const std::vector<std::string>& dead_leases() const { return dead_leases_; }
 
  private:
-  bool builds_on_what_is_gone(const FoundLease& lease) const;
+  bool builds_on_what_is_gone(const LeaseRecord& lease) const;
 
   const Store& store_;
   const Uuid lineage_;
@@ -59,7 +59,7 @@ void Survey::look(Timestamp now) {
   for (const FoundLease& lease : leases) {
     if (!may_be_alive(lease, now, store_.times())) {
       dead_leases_.push_back(lease.key);
-    } else if (!lease.record || builds_on_what_is_gone(lease)) {
+    } else if (!lease.record || builds_on_what_is_gone(*lease.record)) {
       may_need_any_ = true;
     } else {
       writing_.insert(lease.record->backup);
@@ -85,8 +85,8 @@ void Survey::look_at_backups() {
 }
 
 // What such a backup refers to can't be read any more, so it may be anything.
-bool Survey::builds_on_what_is_gone(const FoundLease& lease) const {
-  return std::ranges::any_of(lease.record->builds_on,
+bool Survey::builds_on_what_is_gone(const LeaseRecord& lease) const {
+  return std::ranges::any_of(lease.builds_on,
                              [&](const Uuid& backup) { return !backups_.contains(backup); });
 }
 

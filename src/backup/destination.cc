@@ -129,9 +129,9 @@ BackupUrl BackupUrl::parse(std::string_view url) {
     rest.remove_prefix(std::min(rest.size(), parameter.size() + 1));
     const std::size_t equals = std::min(parameter.find('='), parameter.size() - 1);
     const std::string_view name = parameter.substr(0, equals);
-    std::optional<Uuid>* const value = name == "backup"   ? &backup
-                                       : name == "volume" ? &lineage
-                                                          : nullptr;
+    std::optional<Uuid>* value = nullptr;
+    if (name == "backup") value = &backup;
+    if (name == "volume") value = &lineage;
     if (value == nullptr || *value) refuse(url, "after '?' stand backup= and volume= only");
     *value = uuid_parameter(url, name, parameter.substr(equals + 1));
   }

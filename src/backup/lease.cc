@@ -116,6 +116,7 @@ void Lease::renew_until_stopped(const std::stop_token& stop) {
 std::vector<FoundLease> list_leases(const Store& store, const Uuid& lineage) {
   std::vector<FoundLease> leases;
   store.objects().list(prefix_of(lineage, LineagePart::kLeases), [&](const ObjectInfo& info) {
+    if (!parse_json_key(info.key)) return;
     try {
       leases.push_back({.key = info.key,
                         .renewed = info.modified,

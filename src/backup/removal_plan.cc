@@ -37,6 +37,7 @@ void put_plan(const Store& store, const RemovalPlan& plan) {
 std::vector<RemovalPlan> list_plans(const Store& store, const Uuid& lineage) {
   std::vector<RemovalPlan> plans;
   store.objects().list(prefix_of(lineage, LineagePart::kPlans), [&](const ObjectInfo& info) {
+    if (!parse_json_key(info.key)) return;
     RemovalPlan plan{.key = info.key, .packs = {}};
     try {
       const nlohmann::json json = get_json(store.objects(), info.key);
