@@ -8,7 +8,6 @@
 
 #include "backup/backup_testing.h"
 #include "backup/lease.h"
-#include "backup/removal_plan.h"
 
 namespace convoy {
 namespace {
@@ -329,6 +328,30 @@ TEST_F(ConcurrencyTest, ARemoverThatDiesIsFinishedByTheNext) {
       });
 }
 
+TEST_F(ConcurrencyTest, ACancelledDeletionTellsWhetherTheBackupIsGone) {
+  const BackupRecord second = back_up_all(device_, parent_);
+  start_ = objects_.objects();
+  std::stop_source stop;
+  Error error(ErrorKind::kInternal, "");
+  at_every_call(
+      [&] {
+        stop = std::stop_source();
+        error =
+            error_of([&] { delete_backup(store_, lineage_, parent_.info.uuid, stop.get_token()); });
+      },
+      [&] { stop.request_stop(); },
+      [&] {
+        if (error.kind() == ErrorKind::kCancelled) {
+          EXPECT_EQ(error.message() == "the deletion was cancelled", has_backup(parent_));
+        } else {
+          EXPECT_FALSE(has_backup(parent_)) << error.message();
+        }
+        EXPECT_EQ(restored(store_, second), device_.content());
+        delete_and_forget(back_up_all(device_).info.uuid);
+      });
+  check_that_garbage_is_collected();
+}
+
 TEST_F(ConcurrencyTest, TwoRemoversAtOnceHarmNone) {
   const BackupRecord second = back_up_all(device_, parent_);
   device_.write(515 * kKiB, noise(3, 3000));
@@ -418,160 +441,6 @@ TEST_F(ConcurrencyTest, TwoBackupsAtOnceOnOneParentAreBothWhole) {
                       check_nothing_is_left_over();
                     });
   EXPECT_EQ(outcomes.count(std::nullopt), outcomes.size());
-}
-
-// A remover's plan, as one that has just died would leave it.
-class PlanTest : public ConcurrencyTest {
- protected:
-  RemovalPlan plan_of_packs(std::vector<PackName> packs) {
-    return {.key = json_key(lineage_, LineagePart::kPlans, Uuid::generate()),
-            .packs = std::move(packs)};
-  }
-
-  // Puts the plan just before a backup reads the plans.
-  Error back_up_with(const std::function<RemovalPlan(const Uuid& backup)>& plan_for) {
-    Uuid backup;
-    objects_.hook = [&, this](Call call, const std::string& key) {
-      if (call == Call::kPut && key.ends_with(".tree")) {
-        backup = parse_pack_name(key.substr(key.rfind('/') + 1))->backup;
-      }
-      if (call == Call::kList && key == prefix_of(lineage_, LineagePart::kPlans)) {
-        put_plan(store_, plan_for(backup));
-      }
-    };
-    const Error error = error_of([&] { back_up_all(device_, parent_); });
-    objects_.hook = nullptr;
-    return error;
-  }
-};
-
-TEST_F(PlanTest, ThatNamesAPackOfTheBackupsOwnMakesItFail) {
-  const Error error = back_up_with(
-      [&](const Uuid& backup) { return plan_of_packs({{PackKind::kData, backup, 0}}); });
-  EXPECT_EQ(error.kind(), ErrorKind::kUnavailable);
-  EXPECT_THAT(error.message(), HasSubstr("is being removed"));
-  check_backups();
-}
-
-TEST_F(PlanTest, ThatNamesAPackOfADeletedParentMakesTheBackupFail) {
-  const Error error = back_up_with([&](const Uuid&) {
-    objects_.remove(json_key(lineage_, LineagePart::kBackups, parent_.info.uuid));
-    return plan_of_packs({parent_.packs.begin()->first});
-  });
-  EXPECT_EQ(error.kind(), ErrorKind::kUnavailable);
-  EXPECT_THAT(error.message(), HasSubstr(to_string(parent_.packs.begin()->first)));
-}
-
-TEST_F(PlanTest, OfADeadRemoverDoesNotStopBackupsOnAParentThatIsThere) {
-  const Error error =
-      back_up_with([&](const Uuid&) { return plan_of_packs({parent_.packs.begin()->first}); });
-  EXPECT_EQ(error.message(), "no error was thrown");
-  EXPECT_EQ(backups_of(store_, lineage_).size(), 2U);
-  check_backups();
-}
-
-TEST_F(PlanTest, IsIgnoredIfItIsDamaged) {
-  const std::string key = json_key(lineage_, LineagePart::kPlans, Uuid::generate());
-  objects_.put(key, as_bytes("{\"version\":1,\"packs\":[\"../../x\"]}"));
-  const BackupRecord second = back_up_all(device_, parent_);
-  delete_and_forget(second.info.uuid);
-  EXPECT_FALSE(objects_.head(key));
-  check_backups();
-  check_nothing_is_left_over();
-}
-
-TEST_F(PlanTest, NeverRemovesWhatABackupRefersTo) {
-  std::vector<PackName> packs;
-  for (const auto& [pack, use] : parent_.packs) packs.push_back(pack);
-  put_plan(store_, plan_of_packs(packs));
-  delete_and_forget(back_up_all(device_, parent_).info.uuid);
-  check_backups();
-  check_nothing_is_left_over();
-}
-
-class LeaseTest : public BackupTest {
- protected:
-  const Uuid backup_ = Uuid::generate();
-
-  std::vector<std::string> lease_keys() {
-    return keys_under(prefix_of(lineage_, LineagePart::kLeases));
-  }
-
-  static bool eventually(const std::function<bool()>& condition) {
-    for (int i = 0; i < 5000 && !condition(); ++i) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    return condition();
-  }
-};
-
-TEST_F(LeaseTest, IsRenewedAndTriedAgainAndThenRemoved) {
-  std::atomic<int> puts = 0;
-  objects_.hook = [&](Call call, const std::string&) {
-    if (call == Call::kPut && ++puts == 2) throw Error(ErrorKind::kIo, "a passing failure");
-  };
-  const Store store =
-      Store::open(objects_, StoreTimes{.lease_renewal = std::chrono::milliseconds(1)});
-  Lease lease(store, lineage_, {.backup = backup_, .builds_on = {}});
-  EXPECT_TRUE(eventually([&] { return puts > 4; }));
-  lease.check();
-  lease.release();
-  EXPECT_THAT(lease_keys(), IsEmpty());
-  const int puts_so_far = puts;
-  std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  EXPECT_EQ(puts, puts_so_far);
-}
-
-TEST_F(LeaseTest, KnowsALapseFromThenOn) {
-  Lease lease(store_, lineage_, {.backup = backup_, .builds_on = {}});
-  objects_.advance(kLeaseDuration - std::chrono::milliseconds(1));
-  lease.renew();
-  objects_.advance(kLeaseDuration);
-  lease.check();  // nothing is known yet
-  EXPECT_EQ(error_of([&] { lease.renew(); }).kind(), ErrorKind::kUnavailable);
-  EXPECT_THROW(lease.renew(), Error);
-  EXPECT_THROW(lease.check(), Error);
-}
-
-TEST_F(LeaseTest, TakesAClockSetBackForALapse) {
-  Lease lease(store_, lineage_, {.backup = backup_, .builds_on = {}});
-  objects_.advance(-hours(1));
-  EXPECT_THROW(lease.renew(), Error);
-}
-
-TEST_F(LeaseTest, ThatWasRemovedHasLapsed) {
-  Lease lease(store_, lineage_, {.backup = backup_, .builds_on = {}});
-  objects_.hook = [&](Call call, const std::string& key) {
-    if (call == Call::kHead) objects_.remove(key);
-  };
-  EXPECT_THROW(lease.renew(), Error);
-  objects_.hook = nullptr;
-}
-
-TEST_F(LeaseTest, IsAliveToOthersLongerThanToItsWriter) {
-  const Lease lease(store_, lineage_, {.backup = backup_, .builds_on = {Uuid::generate()}});
-  const auto found = list_leases(store_, lineage_);
-  ASSERT_EQ(found.size(), 1U);
-  EXPECT_EQ(found[0].record->backup, backup_);
-  EXPECT_EQ(found[0].record->builds_on.size(), 1U);
-  const Timestamp renewed = found[0].renewed;
-  EXPECT_TRUE(may_be_alive(found[0], renewed + kLeaseDuration, store_.times()));
-  EXPECT_FALSE(may_be_alive(found[0], renewed + kLeaseDuration + kLeaseRenewal, store_.times()));
-}
-
-TEST_F(LeaseTest, ThatCantBeUnderstoodKeepsEverythingWhileItIsAlive) {
-  TestDevice device(kMiB);
-  device.write(0, noise(1, kMiB));
-  const BackupRecord record = back_up_all(device);
-  const std::string key = json_key(lineage_, LineagePart::kLeases, Uuid::generate());
-  objects_.put(key, as_bytes("{\"version\":2}"));
-  const auto packs = pack_keys();
-  delete_and_forget(record.info.uuid);
-  EXPECT_EQ(pack_keys(), packs);
-
-  objects_.advance(hours(25));
-  delete_and_forget(back_up_all(device).info.uuid);
-  EXPECT_THAT(keys_under(""), testing::ElementsAre(kStoreKey));
 }
 
 }  // namespace

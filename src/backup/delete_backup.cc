@@ -8,6 +8,7 @@
 #include "backup/backups.h"
 #include "backup/layout.h"
 #include "backup/lease.h"
+#include "backup/progress.h"
 #include "backup/removal_plan.h"
 #include "base/error.h"
 
@@ -27,7 +28,7 @@ class Survey {
   // count.
   void look(Timestamp now);
   // Backups only.
-  void look_at_backups();
+  void look_at_backups(const std::stop_token& stop = {});
 
   bool keeps(const PackName& pack) const {
     return may_need_any_ || kept_.contains(pack) || writing_.contains(pack.backup);
@@ -67,12 +68,13 @@ void Survey::look(Timestamp now) {
   }
 }
 
-void Survey::look_at_backups() {
+void Survey::look_at_backups(const std::stop_token& stop) {
   backups_.clear();
   for (const Uuid& backup : backups_of(store_, lineage_)) {
     if (backup == deleted_) continue;
     backups_.insert(backup);
     if (read_.contains(backup)) continue;
+    check_stop(stop, "deletion");
     try {
       for (const auto& [pack, use] : read_backup(store_, lineage_, backup).packs)
         kept_.insert(pack);
@@ -93,11 +95,12 @@ bool Survey::builds_on_what_is_gone(const LeaseRecord& lease) const {
 // Deletes one backup.
 class Removal {
  public:
-  Removal(const Store& store, const Uuid& lineage, const Uuid& backup)
+  Removal(const Store& store, const Uuid& lineage, const Uuid& backup, const std::stop_token& stop)
       : store_(store),
         objects_(store.objects()),
         lineage_(lineage),
         backup_(backup),
+        stop_(stop),
         survey_(store, lineage, backup) {}
 
   void run();
@@ -114,6 +117,7 @@ class Removal {
   ObjectStore& objects_;
   const Uuid lineage_;
   const Uuid backup_;
+  const std::stop_token& stop_;
   Survey survey_;
   std::set<PackName> own_packs_;
 };
@@ -121,7 +125,7 @@ class Removal {
 void Removal::run() {
   const bool existed = read_own_packs();
   if (existed || !objects_.list_directories(lineage_prefix(lineage_)).empty()) {
-    survey_.look_at_backups();
+    survey_.look_at_backups(stop_);
     objects_.remove(json_key(lineage_, LineagePart::kBackups, backup_));
     const Timestamp now = put_plan_of_garbage();
     // Also the plans of removers that died. All were written before the second look, which is the
@@ -190,6 +194,12 @@ std::vector<PackName> Removal::abandoned_packs(Timestamp now) {
 
 void Removal::execute(const RemovalPlan& plan) {
   for (const PackName& pack : plan.packs) {
+    if (stop_.stop_requested()) {
+      throw Error(
+          ErrorKind::kCancelled,
+          "the backup is deleted, but what it took is not free yet: the removal of its "
+          "packs was cancelled; the next deletion of a backup of this volume goes on with it");
+    }
     if (!survey_.keeps(pack)) objects_.remove(pack_key(lineage_, pack));
   }
   // What was kept is garbage if its writer fails, and found as such later.
@@ -203,8 +213,9 @@ void Removal::remove_lineage_leftovers() {
 
 }  // namespace
 
-void delete_backup(const Store& store, const Uuid& lineage, const Uuid& backup) {
-  Removal(store, lineage, backup).run();
+void delete_backup(const Store& store, const Uuid& lineage, const Uuid& backup,
+                   const std::stop_token& stop) {
+  Removal(store, lineage, backup, stop).run();
 }
 
 }  // namespace convoy

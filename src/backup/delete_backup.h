@@ -1,6 +1,8 @@
 // Removes a backup, and the packs that no other one needs.
 #pragma once
 
+#include <stop_token>
+
 #include "backup/store.h"
 #include "base/uuid.h"
 
@@ -14,8 +16,10 @@ namespace convoy {
 // Throws kNotFound if the store has no such backup (leftovers of its deletion are removed
 // nevertheless). kCorrupt or kUnsupported, before anything is changed, if another backup of the
 // lineage can't be read, since nobody knows what that one needs: delete it first. A backup whose
-// own JSON is damaged can be deleted. After any other error the deletion may or may not have
-// happened, and what it left is removed by the next one.
-void delete_backup(const Store& store, const Uuid& lineage, const Uuid& backup);
+// own JSON is damaged can be deleted. kCancelled within a few requests to the store after a stop
+// is requested; the message tells whether the backup is gone. After any other error it may or may
+// not be. What is left is removed by the next deletion.
+void delete_backup(const Store& store, const Uuid& lineage, const Uuid& backup,
+                   const std::stop_token& stop = {});
 
 }  // namespace convoy

@@ -120,7 +120,7 @@ BackupUrl BackupUrl::parse(std::string_view url) {
   constexpr std::string_view kEscapedAnd = "\\u0026";
   for (std::size_t at = query.find(kEscapedAnd); at != std::string::npos;
        at = query.find(kEscapedAnd)) {
-    query.replace(at, kEscapedAnd.size(), "&");
+    query.replace(at, kEscapedAnd.size(), 1, '&');
   }
   std::optional<Uuid> backup, lineage;
   std::string_view rest = query;

@@ -226,8 +226,8 @@ HttpResponse Api::inspect_backup(const HttpRequest& request) const {
 
 HttpResponse Api::delete_backup(const HttpRequest& request) const {
   const std::string url = request.parameter("url");
-  return stream_job(jobs_.start("delete", url, [this, url](Job&) {
-    backups_.remove(url);
+  return stream_job(jobs_.start("delete", url, [this, url](Job& job) {
+    backups_.remove(url, job);
     return std::string("{}");
   }));
 }

@@ -183,7 +183,7 @@ Backups::Listed Backups::inspect(const std::string& backup_url) {
   return {url.to_string(), read_backup(open.store, url.lineage, url.backup).info};
 }
 
-void Backups::remove(const std::string& backup_url) {
+void Backups::remove(const std::string& backup_url, Job& job) {
   const BackupUrl url = BackupUrl::parse(backup_url);
   {
     const std::lock_guard lock(lock_);
@@ -193,7 +193,7 @@ void Backups::remove(const std::string& backup_url) {
     }
   }
   const OpenStore open = open_store(url.destination);
-  delete_backup(open.store, url.lineage, url.backup);
+  delete_backup(open.store, url.lineage, url.backup, job.stop_token());
   catalog_.forget_backup(url.backup);
 }
 

@@ -51,7 +51,7 @@ class Backups {
   Listed inspect(const std::string& url);
 
   // Throws kBusy if a restore of this daemon reads it.
-  void remove(const std::string& url);
+  void remove(const std::string& url, Job& job);
 
  private:
   // What a new backup is built on and what of the device it reads.
