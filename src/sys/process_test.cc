@@ -1,7 +1,14 @@
 #include "sys/process.h"
 
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/error.h"
 
@@ -45,6 +52,31 @@ TEST(RunCommand, KillsAProgramThatHangsWithItsOutputClosed) {
   const Error error =
       failure_of({"sh", "-c", "exec >&- 2>&-; sleep 1000"}, std::chrono::milliseconds(200));
   EXPECT_EQ(error.kind(), ErrorKind::kUnavailable);
+}
+
+TEST(RunCommand, EndsWithTheProcessThatRunsIt) {
+  const std::filesystem::path pid_file =
+      std::filesystem::path(testing::TempDir()) / fmt::format("child.{}", ::getpid());
+  const pid_t parent = ::fork();
+  if (parent == 0) {
+    failure_of({"sh", "-c", fmt::format("echo $$ > {}; exec sleep 1000", pid_file.native())},
+               seconds(100));
+    ::_exit(0);
+  }
+  pid_t child = 0;
+  while (child == 0) std::ifstream(pid_file) >> child;
+  ::kill(parent, SIGKILL);
+  ::waitpid(parent, nullptr, 0);
+  // Its entry in /proc goes when somebody has waited for it, or its state is Z.
+  const auto lives = [&] {
+    std::string text;
+    std::getline(std::ifstream(fmt::format("/proc/{}/stat", child)), text);
+    return !text.empty() && text.find(") Z ") == std::string::npos;
+  };
+  const auto deadline = std::chrono::steady_clock::now() + seconds(10);
+  while (lives() && std::chrono::steady_clock::now() < deadline) ::usleep(1000);
+  EXPECT_FALSE(lives());
+  std::filesystem::remove(pid_file);
 }
 
 TEST(RunCommand, KeepsOnlyTheEndOfALongOutput) {
