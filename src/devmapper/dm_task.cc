@@ -78,11 +78,6 @@ void DmTask::add_target(Sectors length, const std::string& type, const std::stri
         "the table");
 }
 
-void DmTask::set_message(const std::string& message) {
-  check(dm_task_set_sector(task_.get(), 0), "the sector");
-  check(dm_task_set_message(task_.get(), message.c_str()), "the message");
-}
-
 int DmTask::try_run() {
   std::uint32_t cookie = 0;
   int error = 0;

@@ -30,8 +30,8 @@ struct DmTarget {
 };
 
 // Requests by name. libdevmapper keeps its control descriptor and its list of node operations in
-// globals, so one lock of the process serialises them; none of them waits for I/O of a thin device,
-// since suspending is the guard's work.
+// globals, so one lock of the process serialises them. What can take long goes by RawIoctl: a
+// message that deletes a large device, for one.
 class DmTask {
  public:
   // `type` is one of DM_DEVICE_*.
@@ -40,7 +40,6 @@ class DmTask {
   void set_uuid(const std::string& uuid);
   void set_read_only();
   void add_target(Sectors length, const std::string& type, const std::string& parameters);
-  void set_message(const std::string& message);
 
   // Runs it; for requests that make or remove a node, waits until udev (if it runs) has done so.
   // Throws as system_error does, with the kernel's errno, naming the device.

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "devmapper/raw_ioctl.h"
 
 namespace convoy {
 namespace {
@@ -133,9 +134,10 @@ PoolStatus KernelThinPool::status() {
 }
 
 int KernelThinPool::send(const std::string& message) {
-  DmTask task(DM_DEVICE_TARGET_MSG, table_.name);
-  task.set_message(message);
-  const int error = task.try_run();
+  const UniqueFd control = open_dm_control();
+  if (!control) throw system_error(errno, "can't open /dev/mapper/control");
+  const int error = RawIoctl::prepare_message(to_dm_name(table_.name), message.c_str())
+                        .run(control, DM_TARGET_MSG);
   spdlog::debug("pool {}: {} -> {}", table_.name, message, error);
   return error;
 }

@@ -3,21 +3,18 @@
 #include <array>
 #include <cerrno>
 #include <csignal>
-#include <cstddef>
 #include <cstdio>
-#include <cstring>
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <linux/dm-ioctl.h>
 #include <spawn.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "devmapper/raw_ioctl.h"
 #include "sys/file.h"
 
 extern char** environ;
@@ -27,8 +24,8 @@ namespace {
 
 // What goes over the socket: one packet each way.
 struct WireRequest {
-  std::array<char, DM_NAME_LEN> pool_name;
-  std::array<char, DM_NAME_LEN> origin_name;
+  DmName pool_name;
+  DmName origin_name;
   std::uint32_t origin;
   std::uint32_t snapshot;
 };
@@ -40,48 +37,24 @@ struct WireReply {
   std::int32_t resume;
 };
 
-// A dm ioctl with room for one message. Raw ioctls, since libdevmapper allocates, and reads sysfs
-// when it resumes.
-struct Ioctl {
-  dm_ioctl header;
-  std::array<char, 128> payload;
-};
-// linux/dm-ioctl.h: a message follows its dm_target_msg, which holds the sector, at data_start.
-static_assert(offsetof(dm_target_msg, message) == sizeof(std::uint64_t));
-
-Ioctl prepare(const std::array<char, DM_NAME_LEN>& name) {
-  Ioctl request = {};
-  request.header.version[0] = DM_VERSION_MAJOR;
-  request.header.data_size = sizeof request;
-  request.header.data_start = offsetof(Ioctl, payload);
-  std::memcpy(request.header.name, name.data(), name.size());
-  return request;
-}
-
-int run(int control, unsigned long command, Ioctl& request) {
-  return ::ioctl(control, command, &request) == 0 ? 0 : errno;
-}
-
-WireReply serve(int control, const WireRequest& request) {
+WireReply serve(const UniqueFd& control, const WireRequest& request) {
   // All three are prepared before the first is run.
-  Ioctl suspend = prepare(request.origin_name);
-  suspend.header.flags = DM_SUSPEND_FLAG;
-  Ioctl message = prepare(request.pool_name);
-  std::snprintf(message.payload.data() + sizeof(std::uint64_t),
-                message.payload.size() - sizeof(std::uint64_t), "create_snap %u %u",
-                request.snapshot, request.origin);
-  Ioctl resume = prepare(request.origin_name);
+  std::array<char, 64> text;
+  std::snprintf(text.data(), text.size(), "create_snap %u %u", request.snapshot, request.origin);
+  RawIoctl suspend = RawIoctl::prepare(request.origin_name, DM_SUSPEND_FLAG);
+  RawIoctl message = RawIoctl::prepare_message(request.pool_name, text.data());
+  RawIoctl resume = RawIoctl::prepare(request.origin_name);
 
   WireReply reply = {};
-  reply.suspend = run(control, DM_DEV_SUSPEND, suspend);
+  reply.suspend = suspend.run(control, DM_DEV_SUSPEND);
   if (reply.suspend != 0) return reply;
-  reply.snapshot = run(control, DM_TARGET_MSG, message);
+  reply.snapshot = message.run(control, DM_TARGET_MSG);
   // Without memory the kernel may refuse for a moment; somebody's writers depend on it.
   for (int tries = 0; tries < 100; ++tries) {
-    reply.resume = run(control, DM_DEV_SUSPEND, resume);
+    reply.resume = resume.run(control, DM_DEV_SUSPEND);
     if (reply.resume == 0) break;
     ::usleep(100'000);
-    resume = prepare(request.origin_name);
+    resume = RawIoctl::prepare(request.origin_name);
   }
   return reply;
 }
@@ -93,7 +66,7 @@ int run_suspend_guard() {
   // session of its own keeps the terminal's signals away.
   for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) std::signal(signal, SIG_IGN);
   ::setsid();
-  const UniqueFd control(::open("/dev/mapper/control", O_RDWR | O_CLOEXEC));
+  const UniqueFd control = open_dm_control();
   if (!control) return 1;
   // Neither paged out nor chosen by the OOM killer while a device is suspended. What of this is
   // refused (no right to, under a limit) leaves the guard as good as any process.
@@ -106,7 +79,7 @@ int run_suspend_guard() {
     const ssize_t count = ::recv(STDIN_FILENO, &request, sizeof request, 0);
     if (count < 0 && errno == EINTR) continue;
     if (count != sizeof request) return 0;
-    const WireReply reply = serve(control.get(), request);
+    const WireReply reply = serve(control, request);
     if (::send(STDIN_FILENO, &reply, sizeof reply, MSG_NOSIGNAL) != sizeof reply) return 0;
   }
 }
@@ -154,11 +127,8 @@ void SuspendGuard::stop() {
 
 int SuspendGuard::snapshot(const Request& request) {
   const std::lock_guard lock(lock_);
-  WireRequest wire = {};
-  request.pool_name.copy(wire.pool_name.data(), wire.pool_name.size() - 1);
-  request.origin_name.copy(wire.origin_name.data(), wire.origin_name.size() - 1);
-  wire.origin = request.origin;
-  wire.snapshot = request.snapshot;
+  const WireRequest wire = {to_dm_name(request.pool_name), to_dm_name(request.origin_name),
+                            request.origin, request.snapshot};
   const auto send = [&] {
     return ::send(socket_.get(), &wire, sizeof wire, MSG_NOSIGNAL) == sizeof wire;
   };

@@ -1,0 +1,39 @@
+// Device mapper's ioctls without libdevmapper, for where its memory allocation, its sysfs reads or
+// its globals are in the way. The interface is linux/dm-ioctl.h, version 4.
+#pragma once
+
+#include <array>
+#include <string>
+
+#include <linux/dm-ioctl.h>
+#include <sys/ioctl.h>
+
+#include "sys/unique_fd.h"
+
+namespace convoy {
+
+using DmName = std::array<char, DM_NAME_LEN>;
+
+// Throws kInvalidArgument if the name is too long for the kernel.
+DmName to_dm_name(const std::string& name);
+
+// An ioctl on one device, with room for a message of a thin pool. Neither function allocates.
+struct RawIoctl {
+  dm_ioctl header;
+  std::array<char, 128> payload;
+
+  // A request without a message: DM_DEV_SUSPEND suspends if `flags` has DM_SUSPEND_FLAG, else it
+  // resumes.
+  static RawIoctl prepare(const DmName& name, unsigned flags = 0);
+  // For DM_TARGET_MSG, to a target at sector 0. `message` has at most 100 characters.
+  static RawIoctl prepare_message(const DmName& name, const char* message);
+
+  // The kernel's errno, or 0. It may be run once: the kernel writes its answer into it.
+  int run(const UniqueFd& control, unsigned long command);
+};
+
+// The descriptor that all of them go through; not open if the kernel has no device mapper or we may
+// not use it, with errno set.
+UniqueFd open_dm_control();
+
+}  // namespace convoy
