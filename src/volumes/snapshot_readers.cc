@@ -33,23 +33,40 @@ std::string SnapshotReaders::device_name(const SnapshotRow& snapshot) const {
   return fmt::format("{}-{}", pool_name_, snapshot.uuid.to_string());
 }
 
-SnapshotReader SnapshotReaders::read(const SnapshotRow& snapshot, const std::string& job) {
+std::vector<std::string> SnapshotReaders::jobs_of(const SnapshotRow& snapshot) {
   const std::lock_guard lock(lock_);
-  if (!jobs_.contains(snapshot.uuid)) {
+  const auto found = jobs_.find(snapshot.uuid);
+  return found == jobs_.end() ? std::vector<std::string>() : found->second;
+}
+
+void SnapshotReaders::set_jobs(const SnapshotRow& snapshot, std::vector<std::string> jobs) {
+  const std::lock_guard lock(lock_);
+  if (jobs.empty()) {
+    jobs_.erase(snapshot.uuid);
+  } else {
+    jobs_[snapshot.uuid] = std::move(jobs);
+  }
+}
+
+SnapshotReader SnapshotReaders::read(const SnapshotRow& snapshot, const std::string& job) {
+  const auto lock = snapshot_locks_.lock(snapshot.uuid);
+  std::vector<std::string> jobs = jobs_of(snapshot);
+  if (jobs.empty()) {
     pool_.deactivate(device_name(snapshot));  // one that could not be taken away before
     pool_.activate(device_name(snapshot), snapshot.uuid.to_string(), {snapshot.thin_id},
                    Sectors::of_bytes(snapshot.size), Access::kReadOnly);
   }
-  jobs_[snapshot.uuid].push_back(job);
+  jobs.push_back(job);
+  set_jobs(snapshot, std::move(jobs));
   return {*this, snapshot, job};
 }
 
 void SnapshotReaders::stop(const SnapshotRow& snapshot, const std::string& job) {
-  const std::lock_guard lock(lock_);
-  std::vector<std::string>& jobs = jobs_[snapshot.uuid];
+  const auto lock = snapshot_locks_.lock(snapshot.uuid);
+  std::vector<std::string> jobs = jobs_of(snapshot);
   jobs.erase(std::ranges::find(jobs, job));
+  set_jobs(snapshot, jobs);
   if (!jobs.empty()) return;
-  jobs_.erase(snapshot.uuid);
   try {
     pool_.deactivate(device_name(snapshot));
   } catch (const Error& error) {
@@ -59,12 +76,12 @@ void SnapshotReaders::stop(const SnapshotRow& snapshot, const std::string& job) 
 }
 
 void SnapshotReaders::close(const std::vector<SnapshotRow>& snapshots) {
-  const std::lock_guard lock(lock_);
   for (const SnapshotRow& snapshot : snapshots) {
-    if (const auto found = jobs_.find(snapshot.uuid); found != jobs_.end()) {
+    const auto lock = snapshot_locks_.lock(snapshot.uuid);
+    if (const std::vector<std::string> jobs = jobs_of(snapshot); !jobs.empty()) {
       throw Error(ErrorKind::kBusy,
                   "snapshot '{}' is being read by {}; wait for its end, or cancel it",
-                  snapshot.name, found->second.front());
+                  snapshot.name, jobs.front());
     }
     pool_.deactivate(device_name(snapshot));
   }

@@ -13,6 +13,7 @@
 #include "devmapper/thin_pool.h"
 #include "thinmeta/metadata.h"
 #include "volumes/metadata_snapshots.h"
+#include "volumes/object_locks.h"
 
 namespace convoy {
 
@@ -73,6 +74,8 @@ class SnapshotReaders {
  private:
   friend class SnapshotReader;
   std::string device_name(const SnapshotRow& snapshot) const;
+  std::vector<std::string> jobs_of(const SnapshotRow& snapshot);
+  void set_jobs(const SnapshotRow& snapshot, std::vector<std::string> jobs);
   void stop(const SnapshotRow& snapshot, const std::string& job);
 
   Catalog& catalog_;
@@ -80,6 +83,8 @@ class SnapshotReaders {
   std::string pool_name_;
   MetadataSnapshots metadata_snapshots_;
 
+  // Taking a device away may have to be tried for seconds; only readers of that snapshot wait.
+  ObjectLocks snapshot_locks_;
   std::mutex lock_;
   std::map<Uuid, std::vector<std::string>> jobs_;  // of each snapshot that is being read
 };

@@ -52,10 +52,6 @@ void Volumes::check_new_name(const char* what, const std::string& name) {
     throw Error(ErrorKind::kInvalidArgument, "'{}' can't be the name of a {}: it is a UUID", name,
                 what);
   }
-  if (Uuid::parse(name)) {
-    throw Error(ErrorKind::kInvalidArgument, "'{}' can't be the name of a {}: it is a UUID", name,
-                what);
-  }
   const std::string work_prefix = pool_name_ + "-";
   const bool work_device =
       name.starts_with(work_prefix) && Uuid::parse(name.substr(work_prefix.size()));
@@ -163,7 +159,7 @@ VolumeView Volumes::Construction::commit() {
 
 Volumes::Locked Volumes::lock_volume(std::string_view reference) {
   const VolumeRow found = catalog_.find_volume(reference);
-  VolumeLocks::Lock lock = volume_locks_.lock(found.uuid);
+  ObjectLocks::Lock lock = volume_locks_.lock(found.uuid);
   // It may have been deleted while we waited.
   return {catalog_.find_volume(found.uuid.to_string()), std::move(lock)};
 }

@@ -15,9 +15,9 @@
 #include "devmapper/thin_pool.h"
 #include "sys/mount_namespace.h"
 #include "thinmeta/metadata.h"
+#include "volumes/object_locks.h"
 #include "volumes/pool_transactions.h"
 #include "volumes/snapshot_readers.h"
-#include "volumes/volume_locks.h"
 
 namespace convoy {
 
@@ -108,7 +108,7 @@ class Volumes {
  private:
   struct Locked {
     VolumeRow volume;
-    VolumeLocks::Lock lock;
+    ObjectLocks::Lock lock;
   };
   Locked lock_volume(std::string_view reference);
 
@@ -144,7 +144,7 @@ class Volumes {
   std::string boot_id_;
   PoolTransactions transactions_;
   SnapshotReaders readers_;
-  VolumeLocks volume_locks_;
+  ObjectLocks volume_locks_;
 };
 
 class Volumes::Construction {

@@ -1,4 +1,4 @@
-// One lock per volume, so that slow work on one volume keeps nobody from another.
+// One lock per volume or snapshot, so that slow work on one keeps nobody from another.
 #pragma once
 
 #include <map>
@@ -9,7 +9,7 @@
 
 namespace convoy {
 
-class VolumeLocks {
+class ObjectLocks {
  public:
   // Held until it is destroyed.
   class Lock {
@@ -21,16 +21,16 @@ class VolumeLocks {
     std::unique_lock<std::mutex> lock_;
   };
 
-  // Waits for whoever works on this volume. Thread-safe.
-  Lock lock(const Uuid& volume) {
+  // Waits for whoever works on this one. Thread-safe.
+  Lock lock(const Uuid& object) {
     std::shared_ptr<std::mutex> mutex;
     {
       const std::lock_guard guard(lock_);
       std::erase_if(mutexes_, [](const auto& entry) { return entry.second.expired(); });
-      mutex = mutexes_[volume].lock();
+      mutex = mutexes_[object].lock();
       if (!mutex) {
         mutex = std::make_shared<std::mutex>();
-        mutexes_[volume] = mutex;
+        mutexes_[object] = mutex;
       }
     }
     return Lock(std::move(mutex));
