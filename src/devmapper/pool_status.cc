@@ -56,4 +56,21 @@ PoolStatus parse_pool_status(const std::string& parameters) {
   return status;
 }
 
+void require_writable(const PoolStatus& status) {
+  switch (status.mode) {
+    case PoolStatus::Mode::kReadWrite:
+    case PoolStatus::Mode::kOutOfDataSpace:
+      return;  // its metadata can still be changed
+    case PoolStatus::Mode::kReadOnly:
+      throw Error(ErrorKind::kUnavailable,
+                  "the pool is read-only: its metadata device is full or has failed; volumes can "
+                  "be read, and how to "
+                  "repair it is in docs/operations.md");
+    case PoolStatus::Mode::kFailed:
+      throw Error(ErrorKind::kUnavailable,
+                  "the pool has failed: its metadata device can't be used; how to repair it is in "
+                  "docs/operations.md");
+  }
+}
+
 }  // namespace convoy

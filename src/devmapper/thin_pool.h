@@ -41,6 +41,9 @@ struct PoolStatus {
 // kernel's form.
 PoolStatus parse_pool_status(const std::string& parameters);
 
+// Throws kUnavailable, telling why, if nothing of the pool's metadata can be changed.
+void require_writable(const PoolStatus& status);
+
 // Verbs that may find their work done say so: recovery repeats them.
 enum class Effect { kChanged, kUnchanged };
 

@@ -11,7 +11,9 @@ MetadataSnapshots::Hold MetadataSnapshots::hold(std::uint64_t transaction_id) {
   released_.wait(lock, [&] { return holders_ == 0 || held_transaction_ > transaction_id; });
   if (holders_ == 0) {
     // Read before: what is held is at least as new.
-    held_transaction_ = pool_.status().transaction_id;
+    const PoolStatus status = pool_.status();
+    require_writable(status);
+    held_transaction_ = status.transaction_id;
     try {
       pool_.reserve_metadata_snapshot();
     } catch (const Error& error) {

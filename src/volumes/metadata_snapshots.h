@@ -33,7 +33,8 @@ class MetadataSnapshots {
   };
 
   // Holds metadata in which every device is that the pool had before its transaction id became
-  // greater than `transaction_id`. Waits while an older snapshot is held by others. Thread-safe.
+  // greater than `transaction_id`. Waits while an older snapshot is held by others. Throws
+  // kUnavailable if the pool is read-only. Thread-safe.
   Hold hold(std::uint64_t transaction_id);
 
  private:

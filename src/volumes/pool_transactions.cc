@@ -6,27 +6,6 @@
 
 namespace convoy {
 
-namespace {
-
-void require_writable(const PoolStatus& status) {
-  switch (status.mode) {
-    case PoolStatus::Mode::kReadWrite:
-    case PoolStatus::Mode::kOutOfDataSpace:
-      return;  // its metadata can still be changed
-    case PoolStatus::Mode::kReadOnly:
-      throw Error(ErrorKind::kUnavailable,
-                  "the pool is read-only: its metadata device is full or has failed; volumes can "
-                  "be read, and how to "
-                  "repair it is in docs/operations.md");
-    case PoolStatus::Mode::kFailed:
-      throw Error(ErrorKind::kUnavailable,
-                  "the pool has failed: its metadata device can't be used; how to repair it is in "
-                  "docs/operations.md");
-  }
-}
-
-}  // namespace
-
 void PoolTransactions::make(const DeviceRow& device, const std::function<Effect()>& message) {
   step([&] {
     if (message() == Effect::kChanged) return;

@@ -117,7 +117,7 @@ VolumeView Volumes::create(const NewVolume& request) {
   volume = make_device(std::move(volume));
   const auto lock = volume_locks_.lock(volume.uuid);
   try {
-    make_filesystem(volume.filesystem, device_path(volume.name), options_.command_timeout);
+    make_filesystem(volume);
     catalog_.set_state(volume.uuid, DeviceState::kReady);
   } catch (...) {
     abandon(volume);
@@ -126,6 +126,19 @@ VolumeView Volumes::create(const NewVolume& request) {
   spdlog::info("volume {} created: {} of {}", volume.name, format_size(volume.size),
                volume.filesystem);
   return view(volume, mounts_.mounts(), {});
+}
+
+void Volumes::make_filesystem(const VolumeRow& volume) {
+  try {
+    convoy::make_filesystem(volume.filesystem, device_path(volume.name), options_.command_timeout);
+  } catch (const Error&) {
+    // All that mkfs has seen of it is an input/output error.
+    if (pool_.status().mode != PoolStatus::Mode::kOutOfDataSpace) throw;
+    throw Error(ErrorKind::kNoSpace,
+                "the pool has no space left on its data device for volume '{}'; delete volumes or "
+                "snapshots first",
+                volume.name);
+  }
 }
 
 Volumes::Construction Volumes::begin_restore(const RestoredVolume& request) {
@@ -173,6 +186,7 @@ void Volumes::remove(std::string_view reference) {
   }
   readers_.close(catalog_.snapshots_of(volume.uuid));
 
+  transactions_.recover();  // or throws, before anything is done
   pool_.deactivate(volume.name);
   try {
     destroy(volume);
@@ -238,6 +252,7 @@ void Volumes::remove_snapshot(std::string_view reference) {
   const auto lock = volume_locks_.lock(found.volume);
   const SnapshotRow snapshot = catalog_.find_snapshot(found.uuid.to_string());
   readers_.close({snapshot});
+  transactions_.recover();  // or throws, before anything is done
   catalog_.set_state(snapshot.uuid, DeviceState::kDeleting);
   try {
     transactions_.remove(snapshot);

@@ -115,6 +115,7 @@ class Volumes {
   void check_new_name(const char* what, const std::string& name);
   VolumeRow make_device(VolumeRow volume);
   void activate(const DeviceRow& volume);
+  void make_filesystem(const VolumeRow& volume);
   // Takes an inactive volume out of the pool and the catalog, snapshots first.
   void destroy(const VolumeRow& volume);
   // Undoes a create that failed; what can't be undone now is logged and left to the next start.

@@ -192,7 +192,7 @@ def wipe(*devices: str) -> None:
     """The start of each device zeroed, so that it is new again."""
     for device in devices:
         run("blkdiscard", "-f", device, check=False)
-        run("dd", "if=/dev/zero", f"of={device}", "bs=1M", "count=4", "conv=fsync")
+        run("dd", "if=/dev/zero", f"of={device}", "bs=1M", "count=2", "conv=fsync")
 
 
 def thin_check(device: str = META) -> None:
