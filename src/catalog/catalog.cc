@@ -98,11 +98,11 @@ void Catalog::set_pool_ready() {
   });
 }
 
-void Catalog::set_pool_devices(const std::filesystem::path& data,
-                               const std::filesystem::path& metadata) {
+void Catalog::set_pool_devices(const PoolRow& pool) {
   guarded([&] {
     Access access(*this);
-    access.execute("UPDATE pool SET data_device = ?, metadata_device = ?", data, metadata);
+    access.execute("UPDATE pool SET data_device = ?, metadata_device = ?, metadata_size = ?",
+                   pool.data_device, pool.metadata_device, pool.metadata_size);
     access.commit();
   });
 }

@@ -100,7 +100,8 @@ class Catalog {
   // Only for a pool that never came to be: nothing else may be in the catalog.
   void remove_pool();
   void set_pool_ready();
-  void set_pool_devices(const std::filesystem::path& data, const std::filesystem::path& metadata);
+  // Records this row's paths and its metadata device's size.
+  void set_pool_devices(const PoolRow& pool);
   void set_pool_defaults(std::uint64_t size, const std::string& filesystem);
 
   // --- Volumes and snapshots ---

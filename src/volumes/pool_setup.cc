@@ -112,11 +112,15 @@ std::uint64_t check_default_size(std::uint64_t size, Sectors block_size) {
               format_size(block_size.bytes()));
 }
 
+enum class Growth { kNo, kAllowed };
+
 // The device to use in a later start: the option's, or the catalog's. Its size is what it is known
-// by, here; the pool's transaction id tells the rest.
+// by, here; the pool's transaction id tells the rest. One that is given may have grown, or be a
+// larger one that the content was copied to, where that is allowed.
 std::filesystem::path choose_device(const char* option,
                                     const std::optional<std::filesystem::path>& given,
-                                    const std::filesystem::path& known, std::uint64_t known_size) {
+                                    const std::filesystem::path& known, std::uint64_t known_size,
+                                    Growth growth) {
   const std::filesystem::path& path = given ? *given : known;
   // A loop device that is detached is still there, with size 0.
   if (!given && (!block_device_number(path) || block_device_size(path) != known_size)) {
@@ -128,7 +132,7 @@ std::filesystem::path choose_device(const char* option,
   }
   require_block_device(option, path);
   const std::uint64_t size = block_device_size(path);
-  if (size != known_size) {
+  if (size < known_size || (size > known_size && growth == Growth::kNo)) {
     throw Error(ErrorKind::kInvalidArgument,
                 "{}={} contradicts this root: it has {} bytes, and the pool's device had {}; give "
                 "the device that the "
@@ -262,10 +266,13 @@ std::unique_ptr<KernelThinPool> open_pool(Catalog& catalog, PoolRow pool,
   check_filesystem_size(filesystem, default_size);
 
   const PoolRow known = pool;
-  pool.data_device =
-      choose_device("dm.datadev", options.data_device, known.data_device, known.data_size);
-  pool.metadata_device = choose_device("dm.metadatadev", options.metadata_device,
-                                       known.metadata_device, known.metadata_size);
+  pool.data_device = choose_device("dm.datadev", options.data_device, known.data_device,
+                                   known.data_size, Growth::kNo);
+  // The kernel uses all of a larger one as soon as the pool is made.
+  pool.metadata_device =
+      choose_device("dm.metadatadev", options.metadata_device, known.metadata_device,
+                    known.metadata_size, Growth::kAllowed);
+  pool.metadata_size = block_device_size(pool.metadata_device);
 
   const std::optional<ActivePool> active = KernelThinPool::find(pool.name);
   if (active) {
@@ -283,7 +290,7 @@ std::unique_ptr<KernelThinPool> open_pool(Catalog& catalog, PoolRow pool,
     spdlog::warn("the pool's devices are now {} and {} (they were {} and {})",
                  pool.data_device.native(), pool.metadata_device.native(),
                  known.data_device.native(), known.metadata_device.native());
-    catalog.set_pool_devices(pool.data_device, pool.metadata_device);
+    catalog.set_pool_devices(pool);
   }
   if (default_size != known.default_size || filesystem != known.default_filesystem) {
     spdlog::info("new volumes are from now on {} of {} by default", format_size(default_size),
