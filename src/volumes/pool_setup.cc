@@ -10,6 +10,7 @@
 #include "sys/file.h"
 #include "thinmeta/metadata.h"
 #include "volumes/filesystem.h"
+#include "volumes/pool_label.h"
 
 namespace convoy {
 namespace {
@@ -50,6 +51,25 @@ void require_empty(const char* option, const std::filesystem::path& path) {
   throw Error(ErrorKind::kInvalidArgument,
               "{}={} holds {}; if its data may be destroyed, start once with --force-new-pool",
               option, path.native(), *signature);
+}
+
+// libblkid knows neither of what a thin pool's two devices hold.
+void require_no_pool_data(const std::filesystem::path& path) {
+  const std::optional<Uuid> label = find_label(path);
+  if (label) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "dm.datadev={} holds the volumes of pool {}, which this root doesn't know; start "
+                "with the --root it belongs to, or, if all volumes on it may be destroyed, once "
+                "with --force-new-pool",
+                path.native(), label->to_string());
+  }
+  if (classify_metadata(BlockDevice::open(path, Access::kReadOnly)) ==
+      MetadataContent::kThinMetadata) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "dm.datadev={} holds the metadata of a thin pool; if its volumes may be destroyed, "
+                "start once with --force-new-pool",
+                path.native());
+  }
 }
 
 // The kernel makes a new pool only on a metadata device that begins with zeros; else it opens what
@@ -175,10 +195,19 @@ void check_metadata(const PoolRow& pool, const std::filesystem::path& path) {
   }
 }
 
-// A pool that was being made has transaction 0 until it gets its number.
+void check_data(const PoolRow& pool) {
+  if (find_label(pool.data_device) == pool.uuid) return;
+  throw Error(ErrorKind::kInvalidArgument,
+              "dm.datadev={} does not hold the data of this root's pool {}; give the device that "
+              "the pool was made on",
+              pool.data_device.native(), pool.uuid.to_string());
+}
+
+// A pool that was being made has transaction 0 until it gets its label and its number.
 void settle_new_pool(Catalog& catalog, ThinPool& kernel_pool, const PoolRow& pool) {
   const std::uint64_t actual = kernel_pool.status().transaction_id;
   if (actual == 0) {
+    write_label(kernel_pool, pool);
     kernel_pool.set_transaction_id(0, pool.transaction_id);
   } else if (actual != pool.transaction_id) {
     throw Error(ErrorKind::kInvalidArgument,
@@ -217,7 +246,8 @@ PoolRow plan_new_pool(const PoolOptions& options, ForeignData foreign_data) {
   }
   require_free("dm.datadev", pool.data_device);
   require_free("dm.metadatadev", pool.metadata_device);
-  require_size("dm.datadev", pool.data_device, pool.block_size.bytes());
+  // A block for the label, and one for a volume.
+  require_size("dm.datadev", pool.data_device, 2 * pool.block_size.bytes());
   require_size("dm.metadatadev", pool.metadata_device, kMinMetadataDevice);
   pool.data_size = block_device_size(pool.data_device);
   pool.metadata_size = block_device_size(pool.metadata_device);
@@ -230,6 +260,7 @@ PoolRow plan_new_pool(const PoolOptions& options, ForeignData foreign_data) {
   if (foreign_data == ForeignData::kRefuse) {
     require_empty("dm.datadev", pool.data_device);
     require_empty("dm.metadatadev", pool.metadata_device);
+    require_no_pool_data(pool.data_device);
     require_no_metadata(pool.metadata_device);
   }
   return pool;
@@ -282,6 +313,7 @@ std::unique_ptr<KernelThinPool> open_pool(Catalog& catalog, PoolRow pool,
     require_free("dm.datadev", pool.data_device);
     require_free("dm.metadatadev", pool.metadata_device);
     check_metadata(pool, pool.metadata_device);
+    check_data(pool);
   }
   auto kernel_pool = std::make_unique<KernelThinPool>(table_of(pool), guard_lock_fd);
   if (pool.state == PoolRow::State::kCreating) settle_new_pool(catalog, *kernel_pool, pool);

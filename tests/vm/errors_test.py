@@ -102,6 +102,14 @@ class NewPool(unittest.TestCase):
         shut_down_pool()
         run("rm", "-rf", ROOT)
         self.refused("metadata of a thin pool that this root doesn't know", *pool_options(meta=SPARE))
+        # Somebody's volumes, though nothing else looks at a pool's data device that way.
+        wipe(SPARE)
+        self.refused("holds the volumes of pool", *pool_options(meta=SPARE))
+        Daemon(pool=["--force-new-pool", *pool_options(meta=SPARE)]).stop()
+        shut_down_pool()
+        run("rm", "-rf", ROOT)
+        wipe(DATA)
+        self.refused("dm.datadev=" + SPARE + " holds the metadata of a thin pool", *pool_options(data=SPARE, meta=META))
 
     def test_names_under_dev_mapper_that_are_taken(self) -> None:
         run("dmsetup", "create", "taken", "--table", f"0 8 linear {SPARE} 0")
@@ -121,6 +129,13 @@ class KnownPool(PoolTest):
         self.assertIn("contradicts this root", daemon_error("--driver-opts", "dm.thinpoolblocksize=128"))
         self.assertIn("contradicts", daemon_error("--driver-opts", f"dm.datadev={SPARE}"))
         shut_down_pool()
+        # The right size, but not this pool's data.
+        data = int(run("blockdev", "--getsize64", DATA).stdout)
+        run("truncate", "-s", str(data), "/tmp/other-data")
+        loop = run("losetup", "--find", "--show", "/tmp/other-data").stdout.strip()
+        self.assertIn("does not hold the data of this root's pool", daemon_error("--driver-opts", f"dm.datadev={loop}"))
+        run("losetup", "-d", loop)
+        Path("/tmp/other-data").unlink()
         # The right size, but not this pool's metadata.
         size = int(run("blockdev", "--getsize64", META).stdout)
         run("truncate", "-s", str(size), "/tmp/other-meta")
@@ -190,6 +205,7 @@ class Commands(PoolTest):
         self.refused("no volume 'x'", "mount", "x")
         self.refused("no volume 'x'", "umount", "x")
         self.refused("not an absolute path", "mount", "db", "--mountpoint", "here")
+        self.refused("/nowhere is not an existing directory", "mount", "db", "--mountpoint", "/nowhere")
         mountpoint = convoy("mount", "db")
         self.refused(f"mounted already, at {mountpoint}", "mount", "db", "--mountpoint", "/mnt")
         self.refused(f"is mounted at {mountpoint}; unmount it first", "delete", "db")
