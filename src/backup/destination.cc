@@ -78,13 +78,20 @@ std::optional<std::filesystem::path> normalise(const std::string& text) {
 
 [[noreturn]] void refuse(std::string_view url, std::string_view why) {
   throw Error(ErrorKind::kInvalidArgument,
-              "'{}' is no backup destination or backup: {}; it looks like vfs:///path/", url, why);
+              "'{}' is no backup destination: {}; it looks like vfs:///path/", url, why);
+}
+
+[[noreturn]] void refuse_backup(std::string_view url, std::string_view why) {
+  throw Error(ErrorKind::kInvalidArgument,
+              "'{}' is no backup's URL: {}; it looks like 'vfs:///path/?backup=…&volume=…', in "
+              "quotes, since a shell ends a command at '&'",
+              url, why);
 }
 
 // A parameter's value as the UUID it must be.
 Uuid uuid_parameter(std::string_view url, std::string_view name, std::string_view value) {
   const auto uuid = Uuid::parse(value);
-  if (!uuid) refuse(url, fmt::format("{}= must be a UUID", name));
+  if (!uuid) refuse_backup(url, fmt::format("{}= must be a UUID", name));
   return *uuid;
 }
 
@@ -113,7 +120,7 @@ std::string Destination::to_string() const {
 
 BackupUrl BackupUrl::parse(std::string_view url) {
   const std::size_t question = url.find('?');
-  if (question == std::string_view::npos) refuse(url, "it names no backup");
+  if (question == std::string_view::npos) refuse_backup(url, "it names no backup");
   const Destination destination = Destination::parse(url.substr(0, question));
 
   std::string query(url.substr(question + 1));
@@ -132,10 +139,10 @@ BackupUrl BackupUrl::parse(std::string_view url) {
     std::optional<Uuid>* value = nullptr;
     if (name == "backup") value = &backup;
     if (name == "volume") value = &lineage;
-    if (value == nullptr || *value) refuse(url, "after '?' stand backup= and volume= only");
+    if (value == nullptr || *value) refuse_backup(url, "after '?' stand backup= and volume= only");
     *value = uuid_parameter(url, name, parameter.substr(equals + 1));
   }
-  if (!backup || !lineage) refuse(url, "backup= and volume= must both be there");
+  if (!backup || !lineage) refuse_backup(url, "backup= and volume= must both be there");
   return {destination, *backup, *lineage};
 }
 
@@ -147,8 +154,8 @@ std::string BackupUrl::to_string() const {
 std::unique_ptr<ObjectStore> open_object_store(const Destination& destination) {
   try {
     return std::make_unique<DirectoryStore>(destination.path);
-  } catch (const Error& error) {
-    if (error.kind() != ErrorKind::kNotFound) throw;
+  } catch (const Error&) {
+    if (std::filesystem::is_directory(destination.path)) throw;
     throw Error(ErrorKind::kInvalidArgument,
                 "the backup destination {} is not an existing directory",
                 destination.path.native());

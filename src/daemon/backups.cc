@@ -189,7 +189,7 @@ void Backups::remove(const std::string& backup_url, Job& job) {
     const std::lock_guard lock(lock_);
     if (restoring_.contains(url.backup)) {
       throw Error(ErrorKind::kBusy,
-                  "a volume is being restored from this backup; wait for its end, or cancel it");
+                  "a volume is being restored from this backup; wait for its end");
     }
   }
   const OpenStore open = open_store(url.destination);

@@ -95,6 +95,7 @@ std::string DockerPlugin::capabilities(const RequestFields&) const {
 
 std::string DockerPlugin::create(const RequestFields& fields) const {
   const std::string name = fields.text("Name");
+  if (name.empty()) throw Error(ErrorKind::kInvalidArgument, "Create needs a Name");
   // Docker asks again for volumes that it has seen.
   if (find(volumes_, name)) return kSuccess;
 

@@ -142,6 +142,15 @@ std::filesystem::path MountNamespace::canonical(const std::filesystem::path& pat
   return result.has_filename() ? result : result.parent_path();
 }
 
+bool MountNamespace::is_directory(const std::filesystem::path& path) const {
+  bool result = false;
+  run([&] {
+    std::error_code error;
+    result = std::filesystem::is_directory(path, error);
+  });
+  return result;
+}
+
 void MountNamespace::make_directories(const std::filesystem::path& directory) const {
   run([&] { convoy::make_directories(directory); });
 }

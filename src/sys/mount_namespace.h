@@ -48,6 +48,8 @@ class MountNamespace {
   // The path without symbolic links, "." and ".."; its last parts need not exist.
   std::filesystem::path canonical(const std::filesystem::path& path) const;
 
+  bool is_directory(const std::filesystem::path& path) const;
+
   // Makes a directory with its parents as make_directories does, or removes an empty one if it is
   // there, as the namespace sees the path.
   void make_directories(const std::filesystem::path& directory) const;

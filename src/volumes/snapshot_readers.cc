@@ -79,8 +79,7 @@ void SnapshotReaders::close(const std::vector<SnapshotRow>& snapshots) {
   for (const SnapshotRow& snapshot : snapshots) {
     const auto lock = snapshot_locks_.lock(snapshot.uuid);
     if (const std::vector<std::string> jobs = jobs_of(snapshot); !jobs.empty()) {
-      throw Error(ErrorKind::kBusy,
-                  "snapshot '{}' is being read by {}; wait for its end, or cancel it",
+      throw Error(ErrorKind::kBusy, "snapshot '{}' is being read by {}; wait for its end",
                   snapshot.name, jobs.front());
     }
     pool_.deactivate(device_name(snapshot));

@@ -24,10 +24,9 @@ void check_size(std::uint64_t size, Sectors block_size) {
   const std::uint64_t block = block_size.bytes();
   if (size % block == 0) return;
   throw Error(ErrorKind::kInvalidArgument,
-              "a size of {} bytes is not a multiple of the pool's blocks of {}: the nearest ones "
-              "are {} and {} bytes",
-              size, format_size(block), std::max(size / block, std::uint64_t{1}) * block,
-              (size / block + 1) * block);
+              "a size of {} bytes is not a multiple of the pool's blocks of {}: the next one is {} "
+              "bytes",
+              size, format_size(block), (size / block + 1) * block);
 }
 
 }  // namespace
@@ -135,9 +134,9 @@ void Volumes::make_filesystem(const VolumeRow& volume) {
     // All that mkfs has seen of it is an input/output error.
     if (pool_.status().mode != PoolStatus::Mode::kOutOfDataSpace) throw;
     throw Error(ErrorKind::kNoSpace,
-                "the pool has no space left on its data device for volume '{}'; delete volumes or "
-                "snapshots first",
-                volume.name);
+                "the pool has no space left on its data device for the file system of volume '{}' "
+                "of {}; choose a smaller size, or delete volumes or snapshots first",
+                volume.name, format_size(volume.size));
   }
 }
 

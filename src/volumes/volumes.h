@@ -76,7 +76,8 @@ class Volumes {
   VolumeView inspect(std::string_view reference);
   std::vector<VolumeView> list();
 
-  // Mounts it for `kind` and `id`, at `target` or the default place. A volume that is mounted
+  // Mounts it for `kind` and `id`, at the directory `target`, or, if that is empty, at the default
+  // place, which is made. A volume that is mounted
   // already just gets one more user, if `target` is empty or where it is; else throws kBusy.
   // Returns where it is mounted.
   std::filesystem::path mount(std::string_view reference, const std::filesystem::path& target,

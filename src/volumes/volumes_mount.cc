@@ -66,6 +66,11 @@ std::filesystem::path Volumes::mount(std::string_view reference,
                 chosen.native());
   }
 
+  if (!target.empty() && !mounts_.is_directory(chosen)) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "the mount point {} is not an existing directory; make it first", chosen.native());
+  }
+
   // The user first: a mount that nobody is recorded for would be left over by a crash.
   catalog_.add_user(volume.uuid, user, chosen);
   try {

@@ -51,6 +51,10 @@ class Mistakes(unittest.TestCase):
         self.assertEqual(result.stderr, f"convoy: {error}\n")
         return error
 
+    def test_values_that_are_empty(self) -> None:
+        for words in (["create", ""], ["create", "x", "--backup", ""], ["-s", "", "list"], ["daemon", "--log", ""], ["snapshot", "create", "x", "--name", ""]):
+            self.assertIn("the value is empty", self.failed(*words))
+
     def test_no_daemon(self) -> None:
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory, "no.sock")

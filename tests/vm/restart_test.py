@@ -208,6 +208,7 @@ class Reboot(unittest.TestCase):
             daemon = Daemon(pool=pool_options())
             convoy("create", "db", "--size", "64M")
             convoy("create", "app", "--size", "64M")
+            (ROOT / "elsewhere").mkdir()
             mountpoint = Path(convoy("mount", "db", "--mountpoint", str(ROOT / "elsewhere")))
             (mountpoint / "file").write_bytes(b"x" * MIB)
             docker("VolumeDriver.Mount", Name="app", ID="container")
