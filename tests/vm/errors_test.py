@@ -101,15 +101,11 @@ class NewPool(unittest.TestCase):
         Daemon(pool=["--force-new-pool", *pool_options(meta=SPARE)]).stop()
         shut_down_pool()
         run("rm", "-rf", ROOT)
-        self.refused("metadata of a thin pool that this root doesn't know", *pool_options(meta=SPARE))
-        # Somebody's volumes, though nothing else looks at a pool's data device that way.
-        wipe(SPARE)
+        # Its volumes, its metadata, and the one in place of the other.
         self.refused("holds the volumes of pool", *pool_options(meta=SPARE))
-        Daemon(pool=["--force-new-pool", *pool_options(meta=SPARE)]).stop()
-        shut_down_pool()
-        run("rm", "-rf", ROOT)
-        wipe(DATA)
-        self.refused("dm.datadev=" + SPARE + " holds the metadata of a thin pool", *pool_options(data=SPARE, meta=META))
+        wipe(DATA, META)
+        self.refused("metadata of a thin pool that this root doesn't know", *pool_options(meta=SPARE))
+        self.refused(f"dm.datadev={SPARE} holds the metadata of a thin pool", *pool_options(data=SPARE))
 
     def test_names_under_dev_mapper_that_are_taken(self) -> None:
         run("dmsetup", "create", "taken", "--table", f"0 8 linear {SPARE} 0")
