@@ -200,7 +200,8 @@ class BackupTest : public testing::Test {
       }
     }
     std::ranges::sort(referred);
-    referred.erase(std::unique(referred.begin(), referred.end()), referred.end());
+    const auto repeated = std::ranges::unique(referred);
+    referred.erase(repeated.begin(), repeated.end());
     EXPECT_EQ(pack_keys(), referred);
     EXPECT_THAT(keys_under(prefix_of(lineage_, LineagePart::kLeases)), testing::IsEmpty());
     EXPECT_THAT(keys_under(prefix_of(lineage_, LineagePart::kPlans)), testing::IsEmpty());

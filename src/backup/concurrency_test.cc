@@ -13,7 +13,6 @@ namespace convoy {
 namespace {
 
 using testing::AnyOf;
-using testing::HasSubstr;
 using testing::IsEmpty;
 using Call = MemoryStore::Call;
 using std::chrono::hours;

@@ -29,7 +29,7 @@ struct BackupPlan {
 
   // Ascending, without overlaps, within the volume. To read more than has changed is harmless, and
   // costs no space in the store if the content is the parent's.
-  std::vector<SourceRange> ranges = {};
+  std::vector<SourceRange> ranges = {};  // NOLINT(readability-redundant-member-init): g++ wants it
 
   // Of a backup without parent: a power of two from kMinChunkSize to kMaxChunkSize. One with a
   // parent has its parent's.

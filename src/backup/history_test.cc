@@ -19,7 +19,9 @@ enum class Step {
   kDelete
 };
 
-[[maybe_unused]] void showValue(Step step, std::ostream& out) {  // found by rapidcheck
+// Found by rapidcheck, under this name.
+// NOLINTNEXTLINE(readability-identifier-naming)
+[[maybe_unused]] void showValue(Step step, std::ostream& out) {
   constexpr std::array<const char*, 8> kNames = {
       "write",       "write same",       "zero",  "resize", "back up",
       "back up all", "back up on older", "delete"};

@@ -44,7 +44,7 @@ void append_footer(std::span<const PackSlot> slots, FrameEncoder& encoder,
 
 // The trailer in the last bytes of a pack that is `pack_size` bytes long. Throws kCorrupt if it is
 // none, or says what can't be.
-PackTrailer parse_trailer(std::span<const std::byte> trailer, std::uint64_t pack_size);
+PackTrailer parse_trailer(std::span<const std::byte> bytes, std::uint64_t pack_size);
 
 // The slots that a footer lists. `footer` is the pack from the footer's begin to its end, trailer
 // included. Throws kCorrupt.

@@ -108,7 +108,8 @@ class MemoryStore : public ObjectStore {
       if (rest.find('/') != std::string::npos) names.push_back(rest.substr(0, rest.find('/')));
     });
     std::ranges::sort(names);
-    names.erase(std::unique(names.begin(), names.end()), names.end());
+    const auto repeated = std::ranges::unique(names);
+    names.erase(repeated.begin(), repeated.end());
     return names;
   }
 
@@ -126,7 +127,7 @@ class MemoryStore : public ObjectStore {
 
   bool hook_may_run() const { return hook && !in_hook(); }
 
-  void run_hook(Call call, const std::string& key) {
+  void run_hook(Call call, const std::string& key) const {
     struct Inside {
       Inside() { in_hook() = true; }
       ~Inside() { in_hook() = false; }
