@@ -1,5 +1,10 @@
 #include "base/log.h"
 
+#include <iterator>
+#include <memory>
+
+#include <fmt/format.h>
+#include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
@@ -7,8 +12,30 @@
 #include "base/error.h"
 
 namespace convoy {
+namespace {
 
-void start_log(const std::string& file, LogLevel level) {
+// The message as the inside of a JSON string.
+class JsonMessage : public spdlog::custom_flag_formatter {
+ public:
+  void format(const spdlog::details::log_msg& message, const std::tm&,
+              spdlog::memory_buf_t& out) override {
+    for (const char c : message.payload) {
+      if (c == '"' || c == '\\') out.push_back('\\');
+      if (static_cast<unsigned char>(c) < ' ') {
+        fmt::format_to(std::back_inserter(out), "\\u{:04x}", c);
+      } else {
+        out.push_back(c);
+      }
+    }
+  }
+  std::unique_ptr<custom_flag_formatter> clone() const override {
+    return std::make_unique<JsonMessage>();
+  }
+};
+
+}  // namespace
+
+void start_log(const std::string& file, LogFormat format, LogLevel level) {
   try {
     auto logger =
         file.empty() ? spdlog::stderr_logger_mt("convoy") : spdlog::basic_logger_mt("convoy", file);
@@ -19,7 +46,14 @@ void start_log(const std::string& file, LogLevel level) {
   spdlog::set_level(level == LogLevel::kDebug ? spdlog::level::debug : spdlog::level::info);
   // A line that is still in memory is lost in just the crash that it would explain.
   spdlog::flush_on(spdlog::level::trace);
-  spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %l %v");
+  if (format == LogFormat::kText) {
+    spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %l %v");
+    return;
+  }
+  auto formatter = std::make_unique<spdlog::pattern_formatter>();
+  formatter->add_flag<JsonMessage>('*').set_pattern(
+      R"({"time":"%Y-%m-%dT%H:%M:%S.%e%z","level":"%l","message":"%*"})");
+  spdlog::set_formatter(std::move(formatter));
 }
 
 }  // namespace convoy

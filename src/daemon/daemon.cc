@@ -95,12 +95,12 @@ void run_daemon(const DaemonOptions& options) {
   if (!std::filesystem::exists(catalog_file)) plan_new_pool(pool_options, options.foreign_data);
 
   const sigset_t stop_signals = block_stop_signals();
-  start_log(options.log_file, options.log_level);
+  start_log(options.log_file, options.log_format, options.log_level);
   if (options.ignore_config_file)
     spdlog::info("--ignore-config-file: there is no configuration file to ignore");
 
   // Clients that come now wait until they are served.
-  const ListeningSocket socket(options.socket);
+  const ListeningSocket socket(options.socket, options.socket_group);
   make_directories(options.root);
   const LockFile lock = lock_root(options.root);
   const LockFile guard_lock = lock_guard_out(options.root);
@@ -113,7 +113,8 @@ void run_daemon(const DaemonOptions& options) {
   Jobs jobs;
   Backups backups(catalog, volumes);
   const Api api(general_settings(options), volumes, backups, jobs);
-  const DockerPlugin plugin(general_settings(options), volumes, backups, jobs);
+  Creations creations(volumes, backups, jobs);
+  const DockerPlugin plugin(general_settings(options), volumes, creations);
   const HttpServer server(socket, [&](const HttpRequest& request) {
     return plugin.serves(request.path) ? plugin.handle(request) : api.handle(request);
   });

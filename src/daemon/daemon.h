@@ -15,7 +15,9 @@ namespace convoy {
 struct DaemonOptions {
   std::filesystem::path root = "/var/lib/rancher/convoy";
   std::filesystem::path socket;
+  std::string socket_group;  // may use the socket beside root; empty: the daemon's own
   std::string log_file;
+  LogFormat log_format = LogFormat::kText;
   LogLevel log_level = LogLevel::kInfo;
   std::vector<std::string> drivers;
   std::vector<std::string> driver_options;

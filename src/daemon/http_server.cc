@@ -6,11 +6,13 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <grp.h>
 #include <microhttpd.h>
 #include <spdlog/spdlog.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/limits.h"
@@ -30,6 +32,16 @@ sockaddr_un address_of(const std::filesystem::path& path) {
   }
   path.native().copy(address.sun_path, sizeof address.sun_path - 1);
   return address;
+}
+
+gid_t group_id(const std::string& name) {
+  // Before other threads exist, so the answer in static memory is ours.
+  const group* const found = ::getgrnam(name.c_str());  // NOLINT(concurrency-mt-unsafe)
+  if (found == nullptr) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "--socket-group {}: there is no such group; make it with groupadd", name);
+  }
+  return found->gr_gid;
 }
 
 UniqueFd new_socket() {
@@ -155,8 +167,9 @@ std::string HttpRequest::parameter(const std::string& name) const {
   return found == query.end() ? "" : found->second;
 }
 
-ListeningSocket::ListeningSocket(std::filesystem::path path)
+ListeningSocket::ListeningSocket(std::filesystem::path path, const std::string& group)
     : path_(std::move(path)), fd_(new_socket()) {
+  const gid_t gid = group.empty() ? ::getegid() : group_id(group);
   const sockaddr_un address = address_of(path_);
   if (path_.has_parent_path()) make_directories(path_.parent_path());
   remove_stale_socket(path_, address);
@@ -167,6 +180,8 @@ ListeningSocket::ListeningSocket(std::filesystem::path path)
   ::umask(before);
   if (result != 0)
     throw system_error(error, fmt::format("can't make the socket {}", path_.native()));
+  if (::lchown(path_.c_str(), static_cast<uid_t>(-1), gid) != 0)
+    throw system_error(errno, fmt::format("can't give the socket to the group {}", group));
   if (::listen(fd_.get(), static_cast<int>(kMaxConnections)) != 0)
     throw system_error(errno, "listen");
 }

@@ -40,9 +40,10 @@ struct HttpResponse {
 class ListeningSocket {
  public:
   // Makes the socket's directory if it is missing, and replaces a socket that nobody listens on.
-  // Access: owner and group. Throws kBusy if somebody listens on it, kInvalidArgument if the path
-  // is too long for a socket or another kind of file.
-  explicit ListeningSocket(std::filesystem::path path);
+  // Access: its owner and `group`, a name; if that is empty, our own group. Throws kBusy if
+  // somebody listens on it, kInvalidArgument if the path is too long for a socket or another kind
+  // of file, or if there is no such group.
+  ListeningSocket(std::filesystem::path path, const std::string& group);
   ~ListeningSocket();
   ListeningSocket(const ListeningSocket&) = delete;
   ListeningSocket& operator=(const ListeningSocket&) = delete;

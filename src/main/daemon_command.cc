@@ -34,11 +34,16 @@ void add_daemon_command(CLI::App& app, const GlobalOptions& global) {
   daemon->fallthrough();
   const auto options = std::make_shared<DaemonOptions>();
   const auto timeout = std::make_shared<std::string>();
+  const auto log_format = std::make_shared<std::string>("text");
   const auto force = std::make_shared<bool>(false);
   daemon->add_option("--root", options->root, "Directory of the catalog and the mount points")
       ->capture_default_str();
   daemon->add_option("--log", options->log_file,
                      "Append the log to this file, not to standard error");
+  daemon->add_option("--log-format", *log_format, "text or json")
+      ->check(CLI::IsMember({"text", "json"}));
+  daemon->add_option("--socket-group", options->socket_group,
+                     "This group may use the socket too, which is as much as being root");
   daemon->add_option("--drivers", options->drivers, "devicemapper, the only driver")
       ->allow_extra_args(false);
   daemon
@@ -60,10 +65,11 @@ void add_daemon_command(CLI::App& app, const GlobalOptions& global) {
                    "Accepted; there is no configuration file");
   daemon->add_flag("--force-new-pool", *force,
                    "Make the new pool although the devices hold other data, which is lost");
-  daemon->callback([options, timeout, force, &global] {
+  daemon->callback([options, timeout, log_format, force, &global] {
     options->socket = global.socket;
     if (global.debug) options->log_level = LogLevel::kDebug;
     if (!timeout->empty()) options->command_timeout = parse_duration(*timeout);
+    if (*log_format == "json") options->log_format = LogFormat::kJson;
     if (*force) options->foreign_data = ForeignData::kOverwrite;
     run_daemon(*options);
   });
