@@ -45,6 +45,15 @@ inline void bind(SQLite::Statement& statement, int index, std::uint32_t value) {
   statement.bind(index, value);
 }
 
+template <typename Value>
+void bind(SQLite::Statement& statement, int index, const std::optional<Value>& value) {
+  if (value) {
+    bind(statement, index, *value);
+  } else {
+    statement.bind(index);  // NULL
+  }
+}
+
 // The database while this thread has it, in a transaction that is rolled back unless committed.
 class Catalog::Access {
  public:

@@ -57,6 +57,9 @@ struct VolumeRow : DeviceRow {
   std::string filesystem;
   Uuid lineage;
   std::filesystem::path mountpoint;  // empty: not mounted
+  std::string mkfs_options;
+  std::string mount_options;
+  std::optional<Uuid> backup;  // that it was restored from
 };
 
 struct SnapshotRow : DeviceRow {
@@ -144,6 +147,7 @@ class Catalog {
   void add_user(const Uuid& volume, const VolumeUser& user,
                 const std::filesystem::path& mountpoint);
   void remove_user(const Uuid& volume, VolumeUser::Kind kind, const std::string& id);
+  void remove_users(const Uuid& volume);
   // Removes the Docker users of other boots than this one.
   void forget_users_before(const std::string& boot_id);
   void clear_mountpoint(const Uuid& volume);

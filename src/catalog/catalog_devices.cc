@@ -11,7 +11,7 @@ namespace {
 
 constexpr const char* kVolumeQuery =
     "SELECT d.uuid, d.name, d.state, d.thin_id, d.size, d.created, v.filesystem, v.lineage, "
-    "v.mountpoint"
+    "v.mountpoint, v.mkfs_options, v.mount_options, v.backup"
     "  FROM device d JOIN volume v ON v.uuid = d.uuid";
 constexpr const char* kSnapshotQuery =
     "SELECT d.uuid, d.name, d.state, d.thin_id, d.size, d.created, s.volume, s.transaction_id, "
@@ -53,6 +53,9 @@ VolumeRow read_volume(SQLite::Statement& row) {
   volume.filesystem = row.getColumn(6).getString();
   volume.lineage = uuid_at(row, 7);
   volume.mountpoint = row.getColumn(8).getString();
+  volume.mkfs_options = row.getColumn(9).getString();
+  volume.mount_options = row.getColumn(10).getString();
+  if (!row.isColumnNull(11)) volume.backup = uuid_at(row, 11);
   return volume;
 }
 
@@ -219,8 +222,11 @@ VolumeRow Catalog::begin_create(VolumeRow volume) {
     volume.state = DeviceState::kCreating;
     volume.thin_id = take_thin_id(access);
     insert_device(access, volume, "volume");
-    access.execute("INSERT INTO volume (uuid, filesystem, lineage) VALUES (?, ?, ?)", volume.uuid,
-                   volume.filesystem, volume.lineage);
+    access.execute(
+        "INSERT INTO volume (uuid, filesystem, lineage, mkfs_options, mount_options, backup) "
+        "VALUES (?, ?, ?, ?, ?, ?)",
+        volume.uuid, volume.filesystem, volume.lineage, volume.mkfs_options, volume.mount_options,
+        volume.backup);
     insert_intent(access, "create", volume.uuid);
     access.commit();
     return volume;

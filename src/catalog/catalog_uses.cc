@@ -50,6 +50,14 @@ void Catalog::remove_user(const Uuid& volume, VolumeUser::Kind kind, const std::
   });
 }
 
+void Catalog::remove_users(const Uuid& volume) {
+  guarded([&] {
+    Access access(*this);
+    access.execute("DELETE FROM volume_user WHERE volume = ?", volume);
+    access.commit();
+  });
+}
+
 void Catalog::forget_users_before(const std::string& boot_id) {
   guarded([&] {
     Access access(*this);

@@ -37,7 +37,11 @@ CREATE TABLE volume (
     uuid       TEXT PRIMARY KEY REFERENCES device (uuid) ON DELETE CASCADE,
     filesystem TEXT NOT NULL,
     lineage    TEXT NOT NULL,  -- the volume whose line of backups this one continues; its own UUID if it wasn't restored
-    mountpoint TEXT            -- where it is, or is to be, mounted
+    mountpoint TEXT,           -- where it is, or is to be, mounted
+    -- As whoever created it gave them: more words for mkfs, and what is mounted with.
+    mkfs_options  TEXT NOT NULL,
+    mount_options TEXT NOT NULL,
+    backup        TEXT         -- the one that it was restored from
 ) STRICT;
 
 CREATE TABLE snapshot (

@@ -37,6 +37,10 @@ void add_create(CLI::App& app, const GlobalOptions& global) {
   create->add_option("--backup", options->backup, "Fill it from the backup at this URL");
   create->add_option("--s3-endpoint", options->s3_endpoint,
                      "Address of an S3 server other than AWS");
+  create->add_option("--fs", options->filesystem, "ext4 or xfs, if not the pool's default");
+  create->add_option("--mkfs-options", options->mkfs_options, "More options for mkfs, in quotes");
+  create->add_option("--mount-options", options->mount_options,
+                     "What it is always mounted with, such as noatime,nodev");
   create->add_option("--id", options->id, "Ignored by this driver");
   create->add_option("--type", options->type, "Ignored by this driver");
   create->add_option("--iops", options->iops, "Ignored by this driver");
@@ -79,9 +83,19 @@ void add_volume_commands(CLI::App& app, const GlobalOptions& global) {
   CLI::App* const unmount = command(app, "umount", "Unmount a volume");
   const auto unmounted = std::make_shared<VolumeArguments>();
   unmount->add_option("VOLUME", unmounted->name, "Name or UUID")->required();
+  unmount->add_flag("--force", unmounted->flag, "Also end the uses of containers, by their ids");
   unmount->callback([unmounted, &global] {
     Client client(global.socket);
-    run_umount(client, unmounted->name);
+    run_umount(client, unmounted->name, unmounted->flag ? Force::kYes : Force::kNo);
+  });
+
+  CLI::App* const trim =
+      command(app, "trim", "Give what a mounted volume's file system doesn't use back to the pool");
+  const auto trimmed = std::make_shared<VolumeArguments>();
+  trim->add_option("VOLUME", trimmed->name, "Name or UUID")->required();
+  trim->callback([trimmed, &global] {
+    Client client(global.socket);
+    run_trim(client, trimmed->name);
   });
 
   CLI::App* const list = command(app, "list", "Show all volumes");

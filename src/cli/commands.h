@@ -16,6 +16,7 @@ struct CreateOptions {
   std::string size;
   std::string backup;
   std::string s3_endpoint;
+  std::string filesystem, mkfs_options, mount_options;
   // For other drivers of Convoy.
   std::string id, type, iops;
   bool vm = false;
@@ -26,7 +27,9 @@ void run_create(Client& client, const CreateOptions& options);
 // Goes on after a failure; then throws the last one.
 void run_delete(Client& client, const std::vector<std::string>& volumes);
 void run_mount(Client& client, const std::string& volume, const std::string& mountpoint);
-void run_umount(Client& client, const std::string& volume);
+enum class Force { kNo, kYes };
+void run_umount(Client& client, const std::string& volume, Force force);
+void run_trim(Client& client, const std::string& volume);
 
 enum class ListDetail { kAll, kDriverInfo };
 void run_list(Client& client, ListDetail detail);

@@ -1,4 +1,4 @@
-// create, delete, mount, umount, list, inspect, info
+// create, delete, mount, umount, trim, list, inspect, info
 #include <cstdio>
 
 #include <fmt/format.h>
@@ -28,6 +28,9 @@ void run_create(Client& client, const CreateOptions& options) {
                       {"Driver", options.driver},
                       {"Size", options.size},
                       {"Backup", options.backup},
+                      {"Filesystem", options.filesystem},
+                      {"MkfsOptions", options.mkfs_options},
+                      {"MountOptions", options.mount_options},
                       {"S3Endpoint", options.s3_endpoint}}};
   const Json volume = options.backup.empty() ? client.call(call) : client.run_job(call);
   if (options.verbose) return print_json(volume);
@@ -47,9 +50,15 @@ void run_mount(Client& client, const std::string& volume, const std::string& mou
   fmt::print("{}\n", answer.value("MountPoint", ""));
 }
 
-void run_umount(Client& client, const std::string& volume) {
-  client.call({"POST", "/v1/volume/umount", {}, {{"Name", volume}}});
+void run_umount(Client& client, const std::string& volume, Force force) {
+  client.call(
+      {"POST", "/v1/volume/umount", {}, {{"Name", volume}, {"Force", force == Force::kYes}}});
   fmt::print("\n");
+}
+
+void run_trim(Client& client, const std::string& volume) {
+  const Json result = client.run_job({"POST", "/v1/volume/trim", {}, {{"Name", volume}}});
+  fmt::print("{}\n", result.value("Trimmed", std::uint64_t{0}));
 }
 
 void run_list(Client& client, ListDetail detail) {

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <spdlog/spdlog.h>
 
+#include "backup/progress.h"
 #include "base/error.h"
 #include "base/size.h"
 #include "daemon/job_stream.h"
@@ -28,6 +29,12 @@ std::uint64_t parse_job_id(const std::string& text) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), id);
   if (error == std::errc{} && end == text.data() + text.size()) return id;
   throw Error(ErrorKind::kInvalidArgument, "'{}' is not the number of a job", text);
+}
+
+// A text that was left out, or is empty, is not given.
+std::optional<std::string> given(const RequestFields& fields, const char* field) {
+  std::string text = fields.text(field);
+  return text.empty() ? std::nullopt : std::optional(std::move(text));
 }
 
 void check_driver(const std::string& driver) {
@@ -79,7 +86,7 @@ Api::Api(GeneralSettings settings, Volumes& volumes, Backups& backups, Jobs& job
     : settings_(std::move(settings)), volumes_(volumes), backups_(backups), jobs_(jobs) {}
 
 HttpResponse Api::handle(const HttpRequest& request) const {
-  static constexpr std::array<Route, 16> kRoutes = {{
+  static constexpr std::array<Route, 17> kRoutes = {{
       {"GET", "/v1/info", &Api::info},
       {"GET", "/v1/volumes", &Api::list_volumes},
       {"GET", "/v1/volume", &Api::inspect_volume},
@@ -87,6 +94,7 @@ HttpResponse Api::handle(const HttpRequest& request) const {
       {"DELETE", "/v1/volume", &Api::delete_volume},
       {"POST", "/v1/volume/mount", &Api::mount_volume},
       {"POST", "/v1/volume/umount", &Api::unmount_volume},
+      {"POST", "/v1/volume/trim", &Api::trim_volume},
       {"POST", "/v1/snapshot", &Api::create_snapshot},
       {"GET", "/v1/snapshot", &Api::inspect_snapshot},
       {"DELETE", "/v1/snapshot", &Api::delete_snapshot},
@@ -141,7 +149,11 @@ HttpResponse Api::list_volumes(const HttpRequest&) const {
 }
 
 HttpResponse Api::inspect_volume(const HttpRequest& request) const {
-  return ok(volume_view(volumes_.inspect(request.parameter("name"))));
+  const VolumeView view = volumes_.inspect(request.parameter("name"));
+  ordered_json json = volume_view(view);
+  if (const auto used = volumes_.used_bytes(view.volume))
+    json["DriverInfo"]["Used"] = std::to_string(*used);
+  return ok(json);
 }
 
 HttpResponse Api::create_volume(const HttpRequest& request) const {
@@ -149,7 +161,10 @@ HttpResponse Api::create_volume(const HttpRequest& request) const {
   check_driver(fields.text("Driver"));
   NewVolume volume;
   volume.name = fields.text("Name");
-  if (const std::string size = fields.text("Size"); !size.empty()) volume.size = parse_size(size);
+  if (const auto size = given(fields, "Size")) volume.size = parse_size(*size);
+  volume.filesystem = given(fields, "Filesystem");
+  volume.mkfs_options = given(fields, "MkfsOptions");
+  volume.mount_options = given(fields, "MountOptions");
   const std::string backup = fields.text("Backup");
   if (backup.empty()) return ok(volume_view(volumes_.create(volume)));
 
@@ -171,8 +186,25 @@ HttpResponse Api::mount_volume(const HttpRequest& request) const {
 }
 
 HttpResponse Api::unmount_volume(const HttpRequest& request) const {
-  volumes_.unmount(RequestFields(request.body).text("Name"), VolumeUser::Kind::kCommand, "");
+  const RequestFields fields(request.body);
+  if (fields.flag("Force")) {
+    volumes_.force_unmount(fields.text("Name"));
+  } else {
+    volumes_.unmount(fields.text("Name"), VolumeUser::Kind::kCommand, "");
+  }
   return {};
+}
+
+HttpResponse Api::trim_volume(const HttpRequest& request) const {
+  const VolumeView view = volumes_.inspect(RequestFields(request.body).text("Name"));
+  return stream_job(jobs_.start("trim", view.volume.name, [this, volume = view.volume](Job& job) {
+    const std::uint64_t trimmed =
+        volumes_.trim(volume.uuid.to_string(), [&](std::uint64_t bytes_done) {
+          job.report({bytes_done, volume.size});
+          check_stop(job.stop_token(), "trim");
+        });
+    return to_text({{"Trimmed", trimmed}});
+  }));
 }
 
 // --- Snapshots ---

@@ -33,6 +33,7 @@ class Api {
   HttpResponse delete_volume(const HttpRequest& request) const;
   HttpResponse mount_volume(const HttpRequest& request) const;
   HttpResponse unmount_volume(const HttpRequest& request) const;
+  HttpResponse trim_volume(const HttpRequest& request) const;
   HttpResponse create_snapshot(const HttpRequest& request) const;
   HttpResponse inspect_snapshot(const HttpRequest& request) const;
   HttpResponse delete_snapshot(const HttpRequest& request) const;

@@ -141,12 +141,6 @@ VolumeView Backups::restore(const NewVolume& request, const std::string& backup_
   const BackupUrl url = BackupUrl::parse(backup_url);
   const OpenStore open = open_store(url.destination);
   const BackupRecord record = read_backup(open.store, url.lineage, url.backup);
-  const std::uint64_t size = record.info.source.size;
-  if (request.size && *request.size != size) {
-    throw Error(ErrorKind::kInvalidArgument,
-                "a size of {} bytes was asked for, but the backup's volume has {}; leave it out",
-                *request.size, size);
-  }
   {
     const std::lock_guard lock(lock_);
     restoring_.insert(url.backup);
@@ -157,8 +151,9 @@ VolumeView Backups::restore(const NewVolume& request, const std::string& backup_
   };
   const std::unique_ptr<Backups, decltype(done)> restoring(this, done);
 
+  const BackupSource& source = record.info.source;
   Volumes::Construction volume = volumes_.begin_restore(
-      {request.name, size, record.info.source.volume.filesystem, record.info.source.lineage});
+      request, {url.backup, source.lineage, source.size, source.volume.filesystem});
   const BlockDevice device = BlockDevice::open(volume.device(), Access::kReadWrite);
   restore_backup(open.store, record, device.fd(), report_to(job), job.stop_token());
   return volume.commit();

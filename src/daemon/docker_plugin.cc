@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/size.h"
+#include "base/time.h"
 #include "daemon/request_fields.h"
 #include "daemon/views.h"
 
@@ -21,21 +22,8 @@ HttpResponse answer(std::string body) {
   return {200, "application/vnd.docker.plugins.v1.1+json", std::move(body) + "\n", {}};
 }
 
-// Docker's names are whole names: one that happens to be the start of a UUID is not that volume.
-std::optional<VolumeView> find(Volumes& volumes, const std::string& name) {
-  try {
-    VolumeView view = volumes.inspect(name);
-    if (view.volume.name == name) return view;
-  } catch (const Error& error) {
-    const bool no_such_volume =
-        error.kind() == ErrorKind::kNotFound || error.kind() == ErrorKind::kInvalidArgument;
-    if (!no_such_volume) throw;
-  }
-  return std::nullopt;
-}
-
 VolumeView require(Volumes& volumes, const std::string& name) {
-  std::optional<VolumeView> view = find(volumes, name);
+  std::optional<VolumeView> view = find_by_name(volumes, name);
   if (!view) throw Error(ErrorKind::kNotFound, "there is no volume '{}'", name);
   return std::move(*view);
 }
@@ -46,6 +34,15 @@ std::string uuid_of(const VolumeView& view) {
 
 ordered_json volume_entry(const VolumeView& view) {
   return {{"Name", view.volume.name}, {"Mountpoint", view.mountpoint.native()}};
+}
+
+// What 'docker volume inspect' shows beside name and mount point.
+ordered_json status_of(const VolumeView& view, std::optional<std::uint64_t> used) {
+  ordered_json snapshots = ordered_json::array();
+  for (const SnapshotRow& snapshot : view.snapshots) snapshots.push_back(snapshot.name);
+  return {{"Device", view.device.native()}, {"Filesystem", view.volume.filesystem},
+          {"Size", view.volume.size},       {"Snapshots", snapshots},
+          {"UUID", uuid_of(view)},          {"Used", used.value_or(0)}};
 }
 
 const std::string kSuccess = R"({"Err":""})";
@@ -76,7 +73,7 @@ bool DockerPlugin::serves(const std::string& path) const {
 }
 
 HttpResponse DockerPlugin::handle(const HttpRequest& request) const {
-  spdlog::debug("Docker: {} {}", request.path, request.body);
+  spdlog::debug("Docker: {}", request.path);
   try {
     return answer((this->*find_call(request.path)->handler)(RequestFields(request.body)));
   } catch (const std::exception& error) {
@@ -94,40 +91,34 @@ std::string DockerPlugin::capabilities(const RequestFields&) const {
 }
 
 std::string DockerPlugin::create(const RequestFields& fields) const {
-  const std::string name = fields.text("Name");
-  if (name.empty()) throw Error(ErrorKind::kInvalidArgument, "Create needs a Name");
-  // Docker asks again for volumes that it has seen.
-  if (find(volumes_, name)) return kSuccess;
-
-  NewVolume volume;
-  volume.name = name;
-  std::string backup;
+  Creations::Request request;
+  request.volume.name = fields.text("Name");
+  if (request.volume.name.empty()) throw Error(ErrorKind::kInvalidArgument, "Create needs a Name");
   for (const auto& [option, value] : fields.texts("Opts")) {
     if (option == "size") {
-      volume.size = parse_size(value);
+      request.volume.size = parse_size(value);
+    } else if (option == "fs") {
+      request.volume.filesystem = value;
+    } else if (option == "mkfs-options") {
+      request.volume.mkfs_options = value;
+    } else if (option == "mount-options") {
+      request.volume.mount_options = value;
     } else if (option == "backup") {
-      backup = value;
+      request.backup = value;
     } else if (option == "driver" && value != kDriverName) {
       throw Error(ErrorKind::kInvalidArgument, "there is no driver '{}' but {}", value,
                   kDriverName);
     } else if (option == "id" || option == "type" || option == "iops" || option == "vm") {
-      spdlog::warn("Docker: volume {}: this driver ignores the option {}", name, option);
+      spdlog::warn("Docker: volume {}: this driver ignores the option {}", request.volume.name,
+                   option);
     } else if (option != "driver" && option != "endpoint" && option != "s3-endpoint") {
       throw Error(ErrorKind::kInvalidArgument,
-                  "unknown option '{}'; there are size, backup, endpoint and driver", option);
+                  "unknown option '{}'; there are size, fs, backup, s3-endpoint, mkfs-options and "
+                  "mount-options",
+                  option);
     }
   }
-  if (backup.empty()) {
-    volumes_.create(volume);
-  } else {
-    jobs_
-        .start("restore", backup,
-               [this, volume, backup](Job& job) {
-                 backups_.restore(volume, backup, job);
-                 return std::string("{}");
-               })
-        ->result();
-  }
+  creations_.create(request);
   return kSuccess;
 }
 
@@ -137,14 +128,23 @@ std::string DockerPlugin::remove(const RequestFields& fields) const {
     spdlog::info("Docker: volume {} is kept (--ignore-docker-delete)", name);
     return kSuccess;
   }
-  if (const auto volume = find(volumes_, name)) volumes_.remove(uuid_of(*volume));
+  if (const auto volume = find_by_name(volumes_, name)) volumes_.remove(uuid_of(*volume));
   return kSuccess;
 }
 
 std::string DockerPlugin::mount(const RequestFields& fields) const {
   const std::string name = fields.text("Name");
-  if (settings_.create_on_docker_mount && !find(volumes_, name))
-    volumes_.create({name, std::nullopt});
+  if (!find_by_name(volumes_, name)) {
+    if (const auto progress = creations_.progress(name)) {
+      throw Error(ErrorKind::kUnavailable, "volume '{}' {}; try again when that is done", name,
+                  *progress);
+    }
+    if (settings_.create_on_docker_mount) {
+      Creations::Request request;
+      request.volume.name = name;
+      creations_.create(request);
+    }
+  }
   const auto mountpoint = volumes_.mount(uuid_of(require(volumes_, name)), "",
                                          VolumeUser::Kind::kDocker, fields.text("ID"));
   return to_text({{"Mountpoint", mountpoint.native()}, {"Err", ""}});
@@ -162,7 +162,11 @@ std::string DockerPlugin::path(const RequestFields& fields) const {
 }
 
 std::string DockerPlugin::get(const RequestFields& fields) const {
-  return to_text({{"Volume", volume_entry(require(volumes_, fields.text("Name")))}, {"Err", ""}});
+  const VolumeView view = require(volumes_, fields.text("Name"));
+  ordered_json volume = volume_entry(view);
+  volume["CreatedAt"] = format_rfc3339(view.volume.created);
+  volume["Status"] = status_of(view, volumes_.used_bytes(view.volume));
+  return to_text({{"Volume", volume}, {"Err", ""}});
 }
 
 std::string DockerPlugin::list(const RequestFields&) const {

@@ -4,9 +4,8 @@
 
 #include <string>
 
-#include "daemon/backups.h"
+#include "daemon/creations.h"
 #include "daemon/http_server.h"
-#include "daemon/jobs.h"
 #include "daemon/settings.h"
 #include "volumes/volumes.h"
 
@@ -17,8 +16,8 @@ class RequestFields;
 // Thread-safe.
 class DockerPlugin {
  public:
-  DockerPlugin(GeneralSettings settings, Volumes& volumes, Backups& backups, Jobs& jobs)
-      : settings_(std::move(settings)), volumes_(volumes), backups_(backups), jobs_(jobs) {}
+  DockerPlugin(GeneralSettings settings, Volumes& volumes, Creations& creations)
+      : settings_(std::move(settings)), volumes_(volumes), creations_(creations) {}
 
   // True for the paths of the protocol's calls.
   bool serves(const std::string& path) const;
@@ -47,8 +46,7 @@ class DockerPlugin {
 
   GeneralSettings settings_;
   Volumes& volumes_;
-  Backups& backups_;
-  Jobs& jobs_;
+  Creations& creations_;
 };
 
 }  // namespace convoy

@@ -27,6 +27,14 @@ std::string RequestFields::text(const std::string& field) const {
   return found == fields_.end() ? "" : text_of(field, *found);
 }
 
+bool RequestFields::flag(const std::string& field) const {
+  const auto found = fields_.find(field);
+  if (found == fields_.end() || found->is_null()) return false;
+  if (found->is_boolean()) return found->get<bool>();
+  throw Error(ErrorKind::kInvalidArgument, "the field {} of the request is not true or false",
+              field);
+}
+
 std::map<std::string, std::string> RequestFields::texts(const std::string& field) const {
   std::map<std::string, std::string> texts;
   const auto found = fields_.find(field);

@@ -18,6 +18,9 @@ class RequestFields {
   // A field's text; empty if it is absent or null.
   std::string text(const std::string& field) const;
 
+  // True or false; false if it is absent or null.
+  bool flag(const std::string& field) const;
+
   // An object's fields, each a text; none if it is absent or null.
   std::map<std::string, std::string> texts(const std::string& field) const;
 

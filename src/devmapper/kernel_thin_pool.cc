@@ -256,6 +256,16 @@ bool KernelThinPool::name_in_use(const std::string& name) {
   return dm_info(name).has_value();
 }
 
+std::optional<Sectors> KernelThinPool::mapped(const std::string& name) {
+  const std::optional<DmTarget> status = dm_status(name);
+  if (!status || status->type != "thin") return std::nullopt;
+  // "<mapped sectors> <highest mapped sector>", or "Fail".
+  Sectors mapped;
+  std::istringstream in(status->parameters);
+  in >> mapped.count;
+  return in ? std::optional(mapped) : std::nullopt;
+}
+
 std::optional<dev_t> KernelThinPool::device_number(const std::string& name) {
   const std::optional<DmInfo> info = dm_info(name);
   return info && info->has_table && is_ours(*info) ? std::optional(info->device) : std::nullopt;

@@ -61,6 +61,7 @@ class KernelThinPool : public ThinPool {
   void resume(const std::string& name) override;
   std::vector<ActiveThin> active() override;
   bool name_in_use(const std::string& name) override;
+  std::optional<Sectors> mapped(const std::string& name) override;
   std::optional<dev_t> device_number(const std::string& name) override;
 
  private:

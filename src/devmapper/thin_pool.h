@@ -1,4 +1,4 @@
-// The kernel's thin pool as the layers above see it: ten verbs on one pool and the thin devices in
+// The kernel's thin pool as the layers above see it: its verbs on one pool and the thin devices in
 // it. There are two real implementations in view of this interface: the kernel's pool, and one that
 // forces the faults and the loads which the kernel won't give on request.
 #pragma once
@@ -103,6 +103,9 @@ class ThinPool {
 
   // True if a dm device of this name exists, whoever made it.
   virtual bool name_in_use(const std::string& name) = 0;
+
+  // How much of an active thin device is mapped; nothing if it isn't active.
+  virtual std::optional<Sectors> mapped(const std::string& name) = 0;
 
   // The block device's number; nothing if it isn't active.
   virtual std::optional<dev_t> device_number(const std::string& name) = 0;

@@ -2,14 +2,20 @@
 
 #include <cerrno>
 #include <charconv>
+#include <cstdlib>
 #include <exception>
+#include <memory>
 #include <optional>
 #include <thread>
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <libmount.h>
+#include <linux/fs.h>
 #include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/sysmacros.h>
 
 #include "base/error.h"
@@ -59,6 +65,23 @@ std::optional<dev_t> parse_device_number(std::string_view text) {
 
 }  // namespace
 
+MountOptions parse_mount_options(const std::string& options) {
+  char* flags_text = nullptr;
+  char* data = nullptr;
+  // The third kind, for programs in user space ("nofail"), is nothing to the kernel.
+  const int error = mnt_split_optstr(options.c_str(), nullptr, &flags_text, &data, 0, 0);
+  const std::unique_ptr<char, decltype(&::free)> free_flags(flags_text, &::free);
+  const std::unique_ptr<char, decltype(&::free)> free_data(data, &::free);
+  MountOptions parsed;
+  if (error != 0 ||
+      (flags_text != nullptr && mnt_optstr_get_flags(flags_text, &parsed.flags,
+                                                     mnt_get_builtin_optmap(MNT_LINUX_MAP)) != 0)) {
+    throw Error(ErrorKind::kInvalidArgument, "'{}' are no mount options", options);
+  }
+  if (data != nullptr) parsed.data = data;
+  return parsed;
+}
+
 std::vector<Mount> parse_mountinfo(std::string_view text) {
   // 36 35 98:0 /root /target rw,noatime master:1 - ext4 /dev/source rw
   std::vector<Mount> mounts;
@@ -98,12 +121,47 @@ void MountNamespace::run(const std::function<void()>& action) const {
 
 void MountNamespace::mount(const std::filesystem::path& device, const std::filesystem::path& target,
                            const std::string& filesystem, const std::string& options) const {
+  const MountOptions parsed = parse_mount_options(options);
   run([&] {
-    if (::mount(device.c_str(), target.c_str(), filesystem.c_str(), 0, options.c_str()) != 0) {
-      throw system_error(errno,
-                         fmt::format("can't mount {} at {}", device.native(), target.native()));
+    if (::mount(device.c_str(), target.c_str(), filesystem.c_str(), parsed.flags,
+                parsed.data.c_str()) == 0) {
+      return;
     }
+    const int error = errno;
+    if (error == EINVAL && !options.empty()) {
+      throw Error(ErrorKind::kInvalidArgument,
+                  "{} can't be mounted with the options '{}', or is no {} file system; the "
+                  "kernel's log says more",
+                  device.native(), options, filesystem);
+    }
+    throw system_error(error,
+                       fmt::format("can't mount {} at {}", device.native(), target.native()));
   });
+}
+
+std::uint64_t MountNamespace::trim(const std::filesystem::path& target, dev_t device,
+                                   std::uint64_t begin, std::uint64_t end) const {
+  fstrim_range range = {};
+  range.start = begin;
+  range.len = end - begin;
+  run([&] {
+    const UniqueFd fd = open_file(target, O_RDONLY | O_DIRECTORY);
+    struct stat info = {};
+    if (::fstat(fd.get(), &info) != 0) throw system_error(errno, target.native());
+    if (info.st_dev != device) {
+      throw Error(ErrorKind::kUnavailable, "something else is mounted at {} now", target.native());
+    }
+    if (::ioctl(fd.get(), FITRIM, &range) == 0) return;
+    const int error = errno;
+    range.len = 0;
+    if (error == EINVAL) return;  // the file system ends before
+    if (error == EOPNOTSUPP || error == ENOTTY) {
+      throw Error(ErrorKind::kUnsupported,
+                  "the file system at {}, or its device, takes no discards", target.native());
+    }
+    throw system_error(error, fmt::format("can't trim {}", target.native()));
+  });
+  return range.len;
 }
 
 void MountNamespace::unmount(const std::filesystem::path& target) const {

@@ -22,6 +22,15 @@ struct Mount {
 // left out.
 std::vector<Mount> parse_mountinfo(std::string_view text);
 
+// What mount(2) takes them as: flags of the kernel (MS_NOATIME), and text for the file system.
+struct MountOptions {
+  unsigned long flags = 0;
+  std::string data;
+};
+
+// Throws kInvalidArgument for text that mount(8) would not take after -o.
+MountOptions parse_mount_options(const std::string& options);
+
 // All calls are thread-safe.
 class MountNamespace {
  public:
@@ -31,7 +40,8 @@ class MountNamespace {
 
   const std::filesystem::path& path() const { return path_; }
 
-  // mount(2). `options` are the file system's own. Throws kIo.
+  // mount(2). `options` are as mount(8) takes them after -o, such as "noatime,data=writeback".
+  // Throws kInvalidArgument if the file system or the kernel refuses them, kIo else.
   void mount(const std::filesystem::path& device, const std::filesystem::path& target,
              const std::string& filesystem, const std::string& options) const;
 
@@ -44,6 +54,12 @@ class MountNamespace {
 
   // Writes what the file system mounted at `target` has in memory (syncfs(2)).
   void sync(const std::filesystem::path& target) const;
+
+  // Gives the free space among bytes [begin, end) of the file system on `device`, mounted at
+  // `target`, back to the device (FITRIM, ioctl_fitrim(2)); returns how many bytes that was. Throws
+  // kUnavailable if another file system is mounted there, kUnsupported if this one can't.
+  std::uint64_t trim(const std::filesystem::path& target, dev_t device, std::uint64_t begin,
+                     std::uint64_t end) const;
 
   // The path without symbolic links, "." and ".."; its last parts need not exist.
   std::filesystem::path canonical(const std::filesystem::path& path) const;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include <gtest/gtest.h>
+#include <sys/mount.h>
 #include <sys/sysmacros.h>
 
 #include "base/error.h"
@@ -39,6 +40,14 @@ TEST(MountNamespace, KnowsWhatIsMountedHere) {
 
 TEST(MountNamespace, RefusesAFileThatIsNone) {
   EXPECT_THROW(MountNamespace("/etc/passwd"), Error);
+}
+
+TEST(ParseMountOptions, TellsTheKernelsFlagsFromTheFileSystemsText) {
+  const MountOptions options = parse_mount_options("noatime,data=writeback,ro,nouuid,nofail");
+  EXPECT_EQ(options.flags, static_cast<unsigned long>(MS_NOATIME | MS_RDONLY));
+  EXPECT_EQ(options.data, "data=writeback,nouuid");
+  EXPECT_EQ(parse_mount_options("").flags, 0U);
+  EXPECT_EQ(parse_mount_options("").data, "");
 }
 
 }  // namespace

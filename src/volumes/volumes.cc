@@ -109,7 +109,11 @@ VolumeView Volumes::create(const NewVolume& request) {
   volume.uuid = volume.lineage = Uuid::generate();
   volume.name = request.name;
   volume.size = request.size.value_or(pool.default_size);
-  volume.filesystem = pool.default_filesystem;
+  volume.filesystem = request.filesystem.value_or(pool.default_filesystem);
+  volume.mkfs_options = request.mkfs_options.value_or("");
+  volume.mount_options = request.mount_options.value_or("");
+  parse_mount_options(volume.mount_options);
+  check_filesystem(volume.filesystem);
   check_size(volume.size, pool.block_size);
   check_filesystem_size(volume.filesystem, volume.size);
 
@@ -129,7 +133,8 @@ VolumeView Volumes::create(const NewVolume& request) {
 
 void Volumes::make_filesystem(const VolumeRow& volume) {
   try {
-    convoy::make_filesystem(volume.filesystem, device_path(volume.name), options_.command_timeout);
+    convoy::make_filesystem(volume.filesystem, device_path(volume.name), volume.mkfs_options,
+                            options_.command_timeout);
   } catch (const Error&) {
     // All that mkfs has seen of it is an input/output error.
     if (pool_.status().mode != PoolStatus::Mode::kOutOfDataSpace) throw;
@@ -140,18 +145,36 @@ void Volumes::make_filesystem(const VolumeRow& volume) {
   }
 }
 
-Volumes::Construction Volumes::begin_restore(const RestoredVolume& request) {
-  check_filesystem(request.filesystem);
-  if (request.size == 0 || request.size > kMaxVolumeSize || request.size % kSectorBytes != 0) {
+Volumes::Construction Volumes::begin_restore(const NewVolume& request,
+                                             const BackedUpVolume& source) {
+  check_filesystem(source.filesystem);
+  if (source.size == 0 || source.size > kMaxVolumeSize || source.size % kSectorBytes != 0) {
     throw Error(ErrorKind::kInvalidArgument, "a volume can't have the backup's size of {} bytes",
-                request.size);
+                source.size);
+  }
+  if (request.size && *request.size != source.size) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "a size of {} bytes was asked for, but the backup's volume has {}; leave it out",
+                *request.size, source.size);
+  }
+  if (request.filesystem && *request.filesystem != source.filesystem) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "the file system {} was asked for, but the backup's volume has {}; leave it out",
+                *request.filesystem, source.filesystem);
+  }
+  if (request.mkfs_options) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "a volume that is filled from a backup takes no mkfs options; leave them out");
   }
   VolumeRow volume;
   volume.uuid = Uuid::generate();
   volume.name = request.name;
-  volume.size = request.size;
-  volume.filesystem = request.filesystem;
-  volume.lineage = request.lineage;
+  volume.size = source.size;
+  volume.filesystem = source.filesystem;
+  volume.lineage = source.lineage;
+  volume.backup = source.backup;
+  volume.mount_options = request.mount_options.value_or("");
+  parse_mount_options(volume.mount_options);
   return {*this, make_device(std::move(volume))};
 }
 
@@ -208,6 +231,11 @@ VolumeView Volumes::inspect(std::string_view reference) {
   std::erase_if(snapshots,
                 [](const SnapshotRow& snapshot) { return snapshot.state != DeviceState::kReady; });
   return view(volume, mounts_.mounts(), std::move(snapshots));
+}
+
+std::optional<std::uint64_t> Volumes::used_bytes(const VolumeRow& volume) {
+  const std::optional<Sectors> mapped = pool_.mapped(volume.name);
+  return mapped ? std::optional(mapped->bytes()) : std::nullopt;
 }
 
 std::vector<VolumeView> Volumes::list() {

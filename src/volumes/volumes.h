@@ -29,17 +29,24 @@ struct VolumeView {
   std::vector<SnapshotRow> snapshots;
 };
 
+// What may be said of a volume that is to be made; what is left out is the pool's default, or the
+// backup's.
 struct NewVolume {
-  std::string name;                   // empty: "volume-" and 16 hex digits
-  std::optional<std::uint64_t> size;  // empty: the pool's default
+  std::string name;  // empty: "volume-" and 16 hex digits
+  std::optional<std::uint64_t> size;
+  std::optional<std::string> filesystem;
+  std::optional<std::string> mkfs_options;   // more words for mkfs
+  std::optional<std::string> mount_options;  // as mount(8) takes them after -o
+
+  bool operator==(const NewVolume&) const = default;
 };
 
-// What a volume that is restored from a backup has from it.
-struct RestoredVolume {
-  std::string name;  // empty: as in NewVolume
+// What a volume that is restored has from its backup.
+struct BackedUpVolume {
+  Uuid backup;
+  Uuid lineage;
   std::uint64_t size = 0;
   std::string filesystem;
-  Uuid lineage;
 };
 
 struct VolumesOptions {
@@ -61,19 +68,22 @@ class Volumes {
   // don't belong together.
   void recover();
 
-  // Makes a volume with an empty file system. Throws kInvalidArgument (name, size), kAlreadyExists,
-  // or what the pool or mkfs failed with; then there is no volume.
+  // Makes a volume with an empty file system. Throws kInvalidArgument (name, size, options),
+  // kAlreadyExists, or what the pool or mkfs failed with; then there is no volume.
   VolumeView create(const NewVolume& request);
 
   // A volume that exists for nobody else until it is committed, for a restore to write to.
   class Construction;
-  Construction begin_restore(const RestoredVolume& request);
+  Construction begin_restore(const NewVolume& request, const BackedUpVolume& source);
 
   // Deletes it with its snapshots. Throws kBusy if it is mounted, open, or a snapshot of it is
   // being read.
   void remove(std::string_view reference);
 
   VolumeView inspect(std::string_view reference);
+  // How many bytes of the pool it maps, those that snapshots share included; nothing if it isn't
+  // active. May wait for changes of the pool's metadata that are under way.
+  std::optional<std::uint64_t> used_bytes(const VolumeRow& volume);
   std::vector<VolumeView> list();
 
   // Mounts it for `kind` and `id`, at the directory `target`, or, if that is empty, at the default
@@ -86,6 +96,16 @@ class Volumes {
   // error. Throws kBusy while processes use files in it, or if the command line would unmount under
   // Docker's containers.
   void unmount(std::string_view reference, VolumeUser::Kind kind, const std::string& id);
+
+  // Ends all uses, whoever's they are, and unmounts it. Throws kBusy while processes use files in
+  // it; the uses are ended nevertheless.
+  void force_unmount(std::string_view reference);
+
+  // Gives the blocks of a mounted volume that its file system doesn't use back to the pool, as far
+  // as no snapshot shares them. `progress` is told how many of the volume's bytes are looked
+  // through, and may throw to end it. Returns how many free bytes the file system told of.
+  std::uint64_t trim(std::string_view reference,
+                     const std::function<void(std::uint64_t)>& progress);
 
   // A crash-consistent snapshot; a mounted volume's writers wait for a moment. An empty name:
   // "snapshot-" and 16 hex digits.

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "base/size.h"
 #include "volumes/filesystem.h"
 #include "volumes/volumes.h"
 
@@ -87,7 +88,7 @@ std::filesystem::path Volumes::mount(std::string_view reference,
 void Volumes::mount_now(const VolumeRow& volume, const std::filesystem::path& target) {
   mounts_.make_directories(target);
   mounts_.mount("/dev/mapper/" + volume.name, target, volume.filesystem,
-                mount_options(volume.filesystem));
+                mount_options(volume.filesystem, volume.mount_options));
 }
 
 void Volumes::unmount(std::string_view reference, VolumeUser::Kind kind, const std::string& id) {
@@ -108,6 +109,39 @@ void Volumes::unmount(std::string_view reference, VolumeUser::Kind kind, const s
                 "volume '{}' stays mounted at {}: containers use it, by the mount ids {}",
                 volume.name, mountpoint.native(), names_of_containers(others));
   }
+}
+
+void Volumes::force_unmount(std::string_view reference) {
+  const auto [volume, lock] = lock_volume(reference);
+  for (const VolumeUser& user : catalog_.users(volume.uuid)) {
+    if (user.kind == VolumeUser::Kind::kDocker)
+      spdlog::warn("volume {}: the use by mount id {} is ended by force", volume.name, user.id);
+  }
+  catalog_.remove_users(volume.uuid);
+  const std::filesystem::path mountpoint = mounted_at(volume, mounts_.mounts());
+  if (!mountpoint.empty()) unmount_now(volume, mountpoint);
+  if (!volume.mountpoint.empty()) forget_mountpoint(volume, volume.mountpoint);
+}
+
+std::uint64_t Volumes::trim(std::string_view reference,
+                            const std::function<void(std::uint64_t)>& progress) {
+  // Not under the volume's lock, which would keep its snapshots and mounts waiting. The file system
+  // stays mounted while a call is under way.
+  const VolumeView found = inspect(reference);
+  const std::optional<dev_t> device = pool_.device_number(found.volume.name);
+  if (found.mountpoint.empty() || !device) {
+    throw Error(ErrorKind::kInvalidArgument, "volume '{}' is not mounted; mount it first",
+                found.volume.name);
+  }
+  std::uint64_t trimmed = 0;
+  const std::uint64_t size = found.volume.size;
+  for (std::uint64_t begin = 0; begin < size; begin += kTrimStep) {
+    const std::uint64_t end = std::min(begin + kTrimStep, size);
+    trimmed += mounts_.trim(found.mountpoint, *device, begin, end);
+    progress(end);
+  }
+  spdlog::info("volume {} trimmed: {} of it are free", found.volume.name, format_size(trimmed));
+  return trimmed;
 }
 
 void Volumes::unmount_now(const VolumeRow& volume, const std::filesystem::path& target) {

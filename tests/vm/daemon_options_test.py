@@ -1,13 +1,16 @@
 """What the daemon's options do, what info shows, and the ways to name things."""
 # budget: 400
 
+import grp
+import json
 import os
+import stat
 import subprocess
 import time
 import unittest
 from pathlib import Path
 
-from support import LOG, PoolTest, convoy, convoy_error, convoy_json, dm_devices, mounts
+from support import LOG, SOCKET, PoolTest, convoy, convoy_error, convoy_json, dm_devices, mounts
 
 
 class References(PoolTest):
@@ -55,9 +58,42 @@ class References(PoolTest):
         self.assertLess(0, int(driver["ThinpoolUsed"]))
         self.assertLess(int(driver["ThinpoolMetadataUsed"]), int(driver["ThinpoolMetadataSize"]))
         listed = convoy_json("list", "--driver")["db"]
-        self.assertEqual(listed, convoy_json("inspect", "db")["DriverInfo"])
+        inspected = convoy_json("inspect", "db")["DriverInfo"]
+        self.assertLess(0, int(inspected.pop("Used")))
+        self.assertEqual(listed, inspected)
         self.assertEqual(sorted(listed), list(listed))
         self.assertIn('\n\t"db"', convoy("list"))  # indented by tabs
+
+
+class LogAndSocket(PoolTest):
+    options = ("--log-format", "json", "--log", str(LOG), "--socket-group", "daemon")
+
+    def test_lines_of_json_and_a_group_that_may_use_the_socket(self) -> None:
+        convoy("create", "db", "--size", "64M")
+        convoy_error("create", 'quo"te\\', "--size", "64M")
+        lines = [json.loads(line) for line in LOG.read_text().splitlines()]
+        self.assertEqual({tuple(line) for line in lines}, {("time", "level", "message")})
+        self.assertIn(("info", "volume db created: 64.0 MiB of ext4"), [(line["level"], line["message"]) for line in lines])
+        self.assertTrue(any('quo"te\\' in line["message"] for line in lines))
+        info = SOCKET.stat()
+        self.assertEqual((stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid), (0o660, 0, grp.getgrnam("daemon").gr_gid))
+
+
+class Trim(PoolTest):
+    def test_a_deleted_files_blocks_go_back_to_the_pool(self) -> None:
+        convoy("create", "db", "--size", "1G")
+        self.assertIn("is not mounted; mount it first", convoy_error("trim", "db"))
+        file = Path(convoy("mount", "db"), "file")
+        file.write_bytes(os.urandom(64 << 20))
+        os.sync()
+        used = self.used()
+        file.unlink()
+        os.sync()
+        self.assertGreater(int(convoy("trim", "db")), 64 << 20)
+        self.assertLess(self.used(), used - (60 << 20))
+
+    def used(self) -> int:
+        return int(convoy_json("info")["devicemapper"]["ThinpoolUsed"])
 
 
 class OtherNamespace(PoolTest):

@@ -61,6 +61,8 @@ class NewPool(unittest.TestCase):
         self.refused("choose ext4 or xfs", *pool_options(fs="btrfs"))
         self.refused("not a multiple of the pool's blocks", *pool_options(defaultvolumesize="100000"))
         self.refused("only the driver devicemapper", "--drivers", "ebs", *pool_options())
+        self.refused("--log-format", "--log-format", "xml", *pool_options())
+        self.refused("no such group", "--socket-group", "nobodys", *pool_options())
         self.refused("--cmd-timeout", "--cmd-timeout", "soon", *pool_options())
         self.refused("is not a mount namespace", "--mnt-ns", "/etc/passwd", *pool_options())
         self.refused("absolute path", *pool_options(data="vda"))

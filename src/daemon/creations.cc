@@ -1,0 +1,89 @@
+#include "daemon/creations.h"
+
+#include "backup/destination.h"
+#include "base/error.h"
+#include "base/size.h"
+
+namespace convoy {
+namespace {
+
+[[noreturn]] void refuse(const VolumeRow& volume, const char* what, const std::string& present,
+                         const std::string& asked) {
+  throw Error(ErrorKind::kAlreadyExists, "volume '{}' exists already, and its {} is '{}', not '{}'",
+              volume.name, what, present, asked);
+}
+
+void check_agrees(const VolumeRow& volume, const Creations::Request& request) {
+  const NewVolume& asked = request.volume;
+  if (asked.size && *asked.size != volume.size)
+    refuse(volume, "size", std::to_string(volume.size), std::to_string(*asked.size));
+  if (asked.filesystem && *asked.filesystem != volume.filesystem)
+    refuse(volume, "file system", volume.filesystem, *asked.filesystem);
+  if (asked.mkfs_options && *asked.mkfs_options != volume.mkfs_options)
+    refuse(volume, "list of mkfs options", volume.mkfs_options, *asked.mkfs_options);
+  if (asked.mount_options && *asked.mount_options != volume.mount_options)
+    refuse(volume, "list of mount options", volume.mount_options, *asked.mount_options);
+  if (!request.backup.empty()) {
+    const Uuid backup = BackupUrl::parse(request.backup).backup;
+    if (volume.backup != backup)
+      refuse(volume, "backup", volume.backup ? volume.backup->to_string() : "none",
+             backup.to_string());
+  }
+}
+
+}  // namespace
+
+std::optional<VolumeView> find_by_name(Volumes& volumes, const std::string& name) {
+  try {
+    VolumeView view = volumes.inspect(name);
+    if (view.volume.name == name) return view;
+  } catch (const Error& error) {
+    const bool no_such_volume =
+        error.kind() == ErrorKind::kNotFound || error.kind() == ErrorKind::kInvalidArgument;
+    if (!no_such_volume) throw;
+  }
+  return std::nullopt;
+}
+
+void Creations::create(const Request& request) {
+  if (const std::shared_ptr<Job> job = start_or_join(request)) job->result();
+}
+
+// Nothing if the volume is there.
+std::shared_ptr<Job> Creations::start_or_join(const Request& request) {
+  const std::lock_guard lock(lock_);
+  std::erase_if(running_, [](const auto& entry) { return entry.second.job->wait({}); });
+  const std::string& name = request.volume.name;
+  if (const auto found = running_.find(name); found != running_.end()) {
+    if (found->second.request == request) return found->second.job;
+    throw Error(ErrorKind::kBusy, "volume '{}' is being created with other options", name);
+  }
+  if (const auto present = find_by_name(volumes_, name)) {
+    check_agrees(present->volume, request);
+    return nullptr;
+  }
+  const auto work = [this, request](Job& job) {
+    if (request.backup.empty()) {
+      volumes_.create(request.volume);
+    } else {
+      backups_.restore(request.volume, request.backup, job);
+    }
+    return std::string("{}");
+  };
+  running_[name] = {request,
+                    jobs_.start(request.backup.empty() ? "create" : "restore", name, work)};
+  return running_[name].job;
+}
+
+std::optional<std::string> Creations::progress(const std::string& name) {
+  const std::lock_guard lock(lock_);
+  const auto found = running_.find(name);
+  if (found == running_.end() || found->second.job->wait({})) return std::nullopt;
+  const JobProgress progress = found->second.job->progress();
+  if (progress.bytes_total == 0) return "is being created";
+  return fmt::format("is being restored: {} % of {}",
+                     progress.bytes_done * 100 / progress.bytes_total,
+                     format_size(progress.bytes_total));
+}
+
+}  // namespace convoy

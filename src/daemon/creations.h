@@ -1,0 +1,57 @@
+// Volumes that are being created for Docker. Docker gives a call up after a minute or two and asks
+// again; mkfs, and a restore all the more, may take longer. So the work goes on when its client has
+// left, and whoever asks for the same waits for it.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "daemon/backups.h"
+#include "daemon/jobs.h"
+#include "volumes/volumes.h"
+
+namespace convoy {
+
+// Thread-safe.
+class Creations {
+ public:
+  Creations(Volumes& volumes, Backups& backups, Jobs& jobs)
+      : volumes_(volumes), backups_(backups), jobs_(jobs) {}
+
+  struct Request {
+    NewVolume volume;
+    std::string backup;  // URL; empty: an empty volume
+
+    bool operator==(const Request&) const = default;
+  };
+
+  // Makes the volume, unless it is there, and waits until it is. A volume that is there, or being
+  // made, must be what the request asks for, as far as it says; else throws kAlreadyExists, or
+  // kBusy. Throws what the creation failed with.
+  void create(const Request& request);
+
+  // How far the creation of this volume is, in a few words; nothing if it isn't being made.
+  std::optional<std::string> progress(const std::string& name);
+
+ private:
+  struct Creation {
+    Request request;
+    std::shared_ptr<Job> job;
+  };
+  std::shared_ptr<Job> start_or_join(const Request& request);
+
+  Volumes& volumes_;
+  Backups& backups_;
+  Jobs& jobs_;
+
+  std::mutex lock_;
+  std::map<std::string, Creation> running_;  // by name; those that have ended are removed later
+};
+
+// The volume of just this name: one whose UUID begins with it is not meant.
+std::optional<VolumeView> find_by_name(Volumes& volumes, const std::string& name);
+
+}  // namespace convoy
