@@ -3,7 +3,7 @@
 # runs one job in it, reports, and powers off. machine.py writes what this script reads:
 #
 #   $MACHINE_SHARE            on the kernel's command line: a host directory, new for each boot
-#     settings                shell variables: vm_out, visible (an array), interactive
+#     settings                shell variables: vm_out, visible (an array), interactive, init
 #     job                     a bash script: the environment and the command
 #     out                     a symbolic link to the host directory that is $VM_OUT here
 #     stdout, stderr, kmsg    written here while the job runs
@@ -86,13 +86,14 @@ start_relays() {
 }
 
 # Sets $leftovers to the processes that are neither kernel threads nor this script and its relays:
-# those are all in session 0, and the job began a session of its own.
+# those are all in session 0, and the job began a session of its own. Nor are systemd and its journal.
 find_leftovers() {
   local stat line fields
   leftovers=()
   for stat in /proc/[0-9]*/stat; do
     # A name in parentheses, which may contain anything, then state, parent, group, session.
     read -r line 2>/dev/null <"$stat" || continue
+    if [[ $line == *"(systemd"* ]]; then continue; fi
     read -r -a fields <<<"${line##*) }"
     if [[ ${fields[0]} != Z && ${fields[3]} != 0 ]]; then leftovers+=("${line%% *}"); fi
   done
@@ -123,6 +124,33 @@ run_interactive_job() {
   return "$status"
 }
 
+# Nothing that the host or its packages have enabled starts by itself, except for the journal; nor is
+# anything mounted. A job can start what it wants.
+forget_the_hosts_services() {
+  local unit
+  mount -t tmpfs none /etc/systemd/system
+  for unit in /lib/systemd/system/*.wants/*; do
+    unit=${unit##*/}
+    if [[ $unit != systemd-journald* ]]; then ln -sf /dev/null "/etc/systemd/system/$unit"; fi
+  done
+  : >/etc/fstab
+  echo convoy-machine >/etc/hostname
+  # By these systemd would know a container, where it leaves mount propagation as it is.
+  busybox rm -f /.dockerenv /run/.containerenv
+}
+
+wait_for_systemd() {
+  SECONDS=0
+  until [[ $(systemctl is-system-running 2>/dev/null) =~ running|degraded ]]; do
+    if ((SECONDS >= 60)); then
+      systemctl --failed --no-pager >&"$err" || true
+      echo "machine: systemd did not come up" >&"$err"
+      exit 1
+    fi
+    sleep 0.2
+  done
+}
+
 # Gets everything to the disks. What writes to a suspended device or a full pool waits forever; the
 # machine must not.
 settle() {
@@ -136,6 +164,22 @@ settle() {
     fi
     busybox sleep 0.01
   done
+}
+
+# What the machine is for: the job, and an end that leaves the disks as the job left them.
+work() {
+  echo '<6>machine: ready' >/dev/kmsg
+  local status=0
+  if [[ $interactive == yes ]]; then run_interactive_job || status=$?; else run_job || status=$?; fi
+
+  # An orderly end would write what a power cut is to lose.
+  while [[ -e $vm_out/power-cut ]]; do sleep 1; done
+
+  stop_leftovers
+  settle
+  # What the relay of the kernel's log has not seen yet; machine.py drops what it finds twice.
+  dd if=/dev/kmsg iflag=nonblock bs=8k 2>/dev/null >>"$share/kmsg" || true
+  echo "$status" >"$share/status"
 }
 
 # What is not the kernel's own on its command line is in this environment, but not for the job.
@@ -155,16 +199,10 @@ start_relays
 busybox ip link set lo up
 echo convoy-machine >/proc/sys/kernel/hostname
 load_modules
-echo '<6>machine: ready' >/dev/kmsg
-
-status=0
-if [[ $interactive == yes ]]; then run_interactive_job || status=$?; else run_job || status=$?; fi
-
-# An orderly end would write what a power cut is to lose.
-while [[ -e $vm_out/power-cut ]]; do sleep 1; done
-
-stop_leftovers
-settle
-# What the relay of the kernel's log has not seen yet; machine.py drops what it finds twice.
-dd if=/dev/kmsg iflag=nonblock bs=8k 2>/dev/null >>"$share/kmsg" || true
-echo "$status" >"$share/status"
+if [[ $init == systemd ]]; then
+  forget_the_hosts_services
+  # The end of a background job runs no trap of its parent.
+  { trap 'busybox poweroff -n -f' EXIT; wait_for_systemd; work; } &
+  exec -c /lib/systemd/systemd --unit=basic.target
+fi
+work

@@ -47,6 +47,7 @@ class Job:
     memory: int
     cpu: int | None
     interactive: bool
+    init: str  # none or systemd
     started: float
 
     def out_of_time(self) -> bool:

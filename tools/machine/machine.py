@@ -87,6 +87,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--timeout", type=float, default=600, metavar="SECONDS", help="for all boots (default 600)"
     )
+    parser.add_argument(
+        "--init",
+        choices=["none", "systemd"],
+        default="none",
+        help="systemd: the command runs beside systemd as process 1, always in User Mode Linux",
+    )
     parser.add_argument("--memory", default="1G", metavar="SIZE", help="of the guest (default 1G)")
     parser.add_argument(
         "--disk", action="append", default=[], metavar="NAME=SIZE", help="may be given repeatedly"
@@ -124,13 +130,17 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[str]
     return options, command
 
 
-def pick_machine(kind: str) -> Callable[[Job, KernelLog], int]:
+def pick_machine(kind: str, init: str) -> Callable[[Job, KernelLog], int]:
     """The function that is to run the job."""
+    if init == "systemd":
+        if kind == "host":
+            raise Failure(UNUSABLE, "--init systemd: the host has its own process 1")
+        kind = "uml"
     if kind in ("auto", "host") and host_kernel.usable():
         return host_kernel.run
     if kind == "host":
         raise Failure(UNUSABLE, "the host's kernel has no thin-pool target, or this is not root")
-    missing = uml.missing_packages()
+    missing = uml.missing_packages(init)
     if missing:
         sentence = "there is no kernel with a thin pool here: apt-get install "
         raise Failure(UNUSABLE, sentence + " ".join(missing))
@@ -139,7 +149,7 @@ def pick_machine(kind: str) -> Callable[[Job, KernelLog], int]:
 
 def run(options: argparse.Namespace, command: list[str]) -> int:
     started = time.monotonic()
-    run_job = pick_machine(options.kind)
+    run_job = pick_machine(options.kind, options.init)
     asked_disks = dict(disks.parse_disk(text) for text in options.disk)
     memory = disks.parse_size(options.memory)
     with contextlib.ExitStack() as cleanup:
@@ -156,6 +166,7 @@ def run(options: argparse.Namespace, command: list[str]) -> int:
             memory=memory,
             cpu=options.cpu,
             interactive=options.interactive,
+            init=options.init,
             started=started,
         )
         job.forget_earlier_run()

@@ -179,6 +179,21 @@ class WhatTheCommandGets(MachineTest):
         self.assertRegex(log, r"(?m)^warn .* hello$")
 
 
+    def test_systemd_as_process_1(self) -> None:
+        result = self.run_script(
+            """
+            set -e
+            echo $(cat /proc/1/comm) $(systemctl is-active basic.target) $(findmnt -no PROPAGATION /)
+            systemd-run --quiet --unit sleeper sleep 1000
+            exit 7
+            """,
+            "--init",
+            "systemd",
+        )
+        self.assert_ended(result, 7, "")
+        self.assertEqual(result.stdout, "systemd active shared\n")
+
+
 class HowARunFails(MachineTest):
     def test_kernel_warning(self) -> None:
         script = "echo '<4>trouble ahead' >/dev/kmsg; echo '<5>fine' >/dev/kmsg"
@@ -239,6 +254,7 @@ class HowARunFails(MachineTest):
             ("--allow-kernel", "(", "--", "x"): "not a regular expression",
             ("--cpu", "4000", "--", "x"): "CPU 4000",
             ("--interactive", "--", "x"): "needs a terminal",
+            ("--kind", "host", "--init", "systemd", "--", "x"): "its own process 1",
             ("--nonsense", "--", "x"): "--nonsense",
         }.items():
             with self.subTest(arguments), self.start(*arguments) as process:

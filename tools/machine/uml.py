@@ -38,9 +38,11 @@ _PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None)
 
 
-def missing_packages() -> list[str]:
+def missing_packages(init: str) -> list[str]:
     """The Debian packages to install before a machine can run here."""
     needed = {"user-mode-linux": "linux.uml", "busybox-static": "busybox", "kmod": "insmod"}
+    if init == "systemd":
+        needed["systemd"] = "/lib/systemd/systemd"
     search_path = os.environ.get("PATH", "") + ":/usr/sbin:/usr/bin:/sbin:/bin"
     return [package for package, tool in needed.items() if not shutil.which(tool, path=search_path)]
 
@@ -180,6 +182,7 @@ class _Boot:
         interactive = "yes" if self._job.interactive else "no"
         settings = f"vm_out={shlex.quote(str(self._job.out))}\n"
         settings += f"visible=({visible})\ninteractive={interactive}\n"
+        settings += f"init={self._job.init}\n"
         (self._share / "settings").write_bytes(os.fsencode(settings))
         letters = string.ascii_lowercase
         devices = {d.variable: f"/dev/ubd{x}" for x, d in zip(letters, self._job.disks)}
