@@ -40,10 +40,12 @@ _convoy() {
   case $previous in
   --socket | -s | --log | --mnt-ns)
     mapfile -t COMPREPLY < <(compgen -f -- "$current")
+    compopt -o filenames 2>/dev/null
     return
     ;;
   --root | --mountpoint)
     mapfile -t COMPREPLY < <(compgen -d -- "$current")
+    compopt -o filenames 2>/dev/null
     return
     ;;
   --drivers) words=devicemapper ;;

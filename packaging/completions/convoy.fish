@@ -27,7 +27,7 @@ function __convoy_command
             set -a words $word
         end
     end
-    printf '%s\n' $words
+    string join -- \n $words
 end
 
 # __convoy_is create; __convoy_is snapshot create: whether the line is of this command.
@@ -38,7 +38,8 @@ end
 
 # Whether there is no word behind the command yet.
 function __convoy_lacks_word
-    test (count (__convoy_command)) -eq (count $argv); and test "$(__convoy_command)" = "$argv"
+    set -l words (__convoy_command)
+    test (count $words) -eq (count $argv); and test "$words" = "$argv"
 end
 
 complete -c convoy -f
