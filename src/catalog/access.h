@@ -99,6 +99,19 @@ std::vector<Row> read_all(SQLite::Statement statement, Row (*read)(SQLite::State
   return rows;
 }
 
+inline const char* to_text(VolumeUser::Kind kind) {
+  return kind == VolumeUser::Kind::kCommand ? "command" : "docker";
+}
+
+template <typename Database>
+void insert_user(Database& access, const Uuid& volume, const VolumeUser& user,
+                 const std::filesystem::path& mountpoint) {
+  access.execute(
+      "INSERT OR REPLACE INTO volume_user (volume, kind, id, boot_id) VALUES (?, ?, ?, ?)", volume,
+      to_text(user.kind), user.id, user.boot_id);
+  access.execute("UPDATE volume SET mountpoint = ? WHERE uuid = ?", mountpoint, volume);
+}
+
 template <typename Row>
 std::optional<Row> read_one(SQLite::Statement statement, Row (*read)(SQLite::Statement&)) {
   if (!statement.executeStep()) return std::nullopt;

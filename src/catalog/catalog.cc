@@ -9,7 +9,11 @@
 namespace convoy {
 namespace {
 
-constexpr int kSchemaVersion = 1;
+constexpr int kSchemaVersion = 2;
+
+// What makes a catalog of version 1 one of version 2.
+constexpr const char* kFromVersion1 =
+    "ALTER TABLE pool ADD COLUMN labelled INTEGER NOT NULL DEFAULT 1";
 
 }  // namespace
 
@@ -31,7 +35,7 @@ Catalog::Catalog(const std::filesystem::path& file) {
       }
       if (version == kSchemaVersion) return;
       SQLite::Transaction transaction(*database_);
-      database_->exec(kCatalogSchema);
+      database_->exec(version == 0 ? kCatalogSchema : kFromVersion1);
       database_->exec(fmt::format("PRAGMA user_version = {}", kSchemaVersion));
       transaction.commit();
     });
@@ -48,7 +52,7 @@ std::optional<PoolRow> Catalog::pool() {
     SQLite::Statement row = access.query(
         "SELECT uuid, name, state, data_device, data_size, metadata_device, metadata_size, "
         "block_sectors,"
-        "       transaction_id, default_size, default_filesystem FROM pool");
+        "       transaction_id, default_size, default_filesystem, labelled FROM pool");
     if (!row.executeStep()) return std::nullopt;
     PoolRow pool;
     pool.uuid = uuid_at(row, 0);
@@ -63,6 +67,7 @@ std::optional<PoolRow> Catalog::pool() {
     pool.transaction_id = unsigned_at(row, 8);
     pool.default_size = unsigned_at(row, 9);
     pool.default_filesystem = row.getColumn(10).getString();
+    pool.labelled = row.getColumn(11).getInt() != 0;
     return pool;
   });
 }
@@ -73,11 +78,12 @@ void Catalog::insert_pool(const PoolRow& pool) {
     access.execute(
         "INSERT INTO pool (id, uuid, name, state, data_device, data_size, metadata_device, "
         "metadata_size, block_sectors,"
-        "                  transaction_id, next_thin_id, default_size, default_filesystem)"
-        " VALUES (1, ?, ?, 'creating', ?, ?, ?, ?, ?, ?, 1, ?, ?)",
+        "                  transaction_id, next_thin_id, default_size, default_filesystem, "
+        "labelled)"
+        " VALUES (1, ?, ?, 'creating', ?, ?, ?, ?, ?, ?, 1, ?, ?, ?)",
         pool.uuid, pool.name, pool.data_device, pool.data_size, pool.metadata_device,
         pool.metadata_size, pool.block_size.count, pool.transaction_id, pool.default_size,
-        pool.default_filesystem);
+        pool.default_filesystem, pool.labelled ? 1U : 0U);
     access.commit();
   });
 }

@@ -39,6 +39,7 @@ struct PoolRow {
   std::uint64_t transaction_id = 0;
   std::uint64_t default_size = 0;
   std::string default_filesystem;
+  bool labelled = true;  // see volumes/pool_label.h
 };
 
 enum class DeviceState { kCreating, kReady, kDeleting };
@@ -87,6 +88,13 @@ struct VolumeUser {
   bool operator==(const VolumeUser&) const = default;
 };
 
+// A volume that was made by others, with its snapshots.
+struct TakenOverVolume {
+  VolumeRow volume;
+  std::vector<SnapshotRow> snapshots;
+  std::optional<VolumeUser> user;  // of its mount
+};
+
 // Thread-safe. Throws kCorrupt or kIo with SQLite's reason if the database fails.
 class Catalog {
  public:
@@ -106,6 +114,9 @@ class Catalog {
   // Records this row's paths and its metadata device's size.
   void set_pool_devices(const PoolRow& pool);
   void set_pool_defaults(std::uint64_t size, const std::string& filesystem);
+  // Inserts all rows as they are given, in place of all volumes and snapshots there are. Thin ids
+  // are given out from `next_thin_id` on.
+  void take_over(const std::vector<TakenOverVolume>& volumes, std::uint32_t next_thin_id);
 
   // --- Volumes and snapshots ---
   std::vector<VolumeRow> volumes();

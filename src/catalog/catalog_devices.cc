@@ -199,10 +199,20 @@ std::uint32_t take_thin_id(Database& access) {
 template <typename Database>
 void insert_device(Database& access, const DeviceRow& device, const char* kind) {
   access.execute(
-      "INSERT INTO device (uuid, name, kind, state, thin_id, size, created) VALUES (?, ?, ?, "
-      "'creating', ?, ?, ?)",
-      device.uuid, device.name, kind, device.thin_id, device.size,
+      "INSERT INTO device (uuid, name, kind, state, thin_id, size, created) VALUES (?, ?, ?, ?, ?, "
+      "?, ?)",
+      device.uuid, device.name, kind, to_text(device.state), device.thin_id, device.size,
       static_cast<std::uint64_t>(device.created.time_since_epoch().count()));
+}
+
+template <typename Database>
+void insert_volume(Database& access, const VolumeRow& volume) {
+  insert_device(access, volume, "volume");
+  access.execute(
+      "INSERT INTO volume (uuid, filesystem, lineage, mkfs_options, mount_options, backup) "
+      "VALUES (?, ?, ?, ?, ?, ?)",
+      volume.uuid, volume.filesystem, volume.lineage, volume.mkfs_options, volume.mount_options,
+      volume.backup);
 }
 
 template <typename Database>
@@ -221,12 +231,7 @@ VolumeRow Catalog::begin_create(VolumeRow volume) {
     check_name_is_free(access, volume.name);
     volume.state = DeviceState::kCreating;
     volume.thin_id = take_thin_id(access);
-    insert_device(access, volume, "volume");
-    access.execute(
-        "INSERT INTO volume (uuid, filesystem, lineage, mkfs_options, mount_options, backup) "
-        "VALUES (?, ?, ?, ?, ?, ?)",
-        volume.uuid, volume.filesystem, volume.lineage, volume.mkfs_options, volume.mount_options,
-        volume.backup);
+    insert_volume(access, volume);
     insert_intent(access, "create", volume.uuid);
     access.commit();
     return volume;
@@ -255,6 +260,28 @@ void Catalog::begin_delete(const Uuid& device) {
   guarded([&] {
     Access access(*this);
     insert_intent(access, "delete", device);
+    access.commit();
+  });
+}
+
+void Catalog::take_over(const std::vector<TakenOverVolume>& volumes, std::uint32_t next_thin_id) {
+  guarded([&] {
+    Access access(*this);
+    access.execute("DELETE FROM snapshot");
+    access.execute("DELETE FROM device");
+    for (const auto& [volume, snapshots, user] : volumes) {
+      insert_volume(access, volume);
+      for (const SnapshotRow& snapshot : snapshots) {
+        insert_device(access, snapshot, "snapshot");
+        access.execute(
+            "INSERT INTO snapshot (uuid, volume, transaction_id, creation_time) VALUES (?, ?, ?, "
+            "?)",
+            snapshot.uuid, snapshot.volume, snapshot.transaction_id,
+            snapshot.creation_time.value());
+      }
+      if (user) insert_user(access, volume.uuid, *user, volume.mountpoint);
+    }
+    access.execute("UPDATE pool SET next_thin_id = ?", next_thin_id);
     access.commit();
   });
 }

@@ -212,5 +212,50 @@ TEST_F(CatalogTest, KnowsTheNewestBackupWhoseSnapshotIsStillHere) {
   EXPECT_FALSE(catalog_->newest_backup(store, volume.uuid));
 }
 
+TEST_F(CatalogTest, WhatIsTakenOverReplacesWhatAnEarlierAttemptLeft) {
+  create_snapshot(create_volume("old"), "old-snapshot");
+  TakenOverVolume taken;
+  taken.volume.uuid = taken.volume.lineage = Uuid::generate();
+  taken.volume.name = "db";
+  taken.volume.state = DeviceState::kReady;
+  taken.volume.thin_id = 3;
+  taken.volume.filesystem = "xfs";
+  taken.volume.mountpoint = "/mnt";
+  taken.user = VolumeUser{VolumeUser::Kind::kCommand, "", "boot-1"};
+  SnapshotRow snapshot;
+  snapshot.uuid = Uuid::generate();
+  snapshot.name = "s1";
+  snapshot.state = DeviceState::kReady;
+  snapshot.thin_id = 4;
+  snapshot.volume = taken.volume.uuid;
+  snapshot.transaction_id = 0;
+  snapshot.creation_time = 9;
+  taken.snapshots = {snapshot};
+  catalog_->take_over({taken}, 17);
+
+  ASSERT_EQ(catalog_->volumes().size(), 1U);
+  const VolumeRow volume = catalog_->find_volume("db");
+  EXPECT_EQ(volume.thin_id, 3U);
+  EXPECT_EQ(volume.mountpoint, "/mnt");
+  EXPECT_THAT(catalog_->users(volume.uuid), ElementsAre(*taken.user));
+  ASSERT_EQ(catalog_->snapshots().size(), 1U);
+  EXPECT_EQ(catalog_->find_snapshot("s1").transaction_id, 0U);
+  EXPECT_EQ(catalog_->find_snapshot("s1").creation_time, 9U);
+  EXPECT_EQ(create_volume("new").thin_id, 17U);
+}
+
+TEST_F(CatalogTest, AnOlderVersionsPoolIsALabelledOne) {
+  create_volume("db");
+  catalog_.reset();
+  {
+    SQLite::Database database(directory_ / "catalog.db", SQLite::OPEN_READWRITE);
+    database.exec("ALTER TABLE pool DROP COLUMN labelled");
+    database.exec("PRAGMA user_version = 1");
+  }
+  open();
+  EXPECT_TRUE(catalog_->pool()->labelled);
+  EXPECT_EQ(catalog_->find_volume("db").name, "db");
+}
+
 }  // namespace
 }  // namespace convoy

@@ -4,14 +4,6 @@
 #include "catalog/catalog.h"
 
 namespace convoy {
-namespace {
-
-const char* to_text(VolumeUser::Kind kind) {
-  return kind == VolumeUser::Kind::kCommand ? "command" : "docker";
-}
-
-}  // namespace
-
 // --- Mounts ---
 
 std::vector<VolumeUser> Catalog::users(const Uuid& volume) {
@@ -33,10 +25,7 @@ void Catalog::add_user(const Uuid& volume, const VolumeUser& user,
                        const std::filesystem::path& mountpoint) {
   guarded([&] {
     Access access(*this);
-    access.execute(
-        "INSERT OR REPLACE INTO volume_user (volume, kind, id, boot_id) VALUES (?, ?, ?, ?)",
-        volume, to_text(user.kind), user.id, user.boot_id);
-    access.execute("UPDATE volume SET mountpoint = ? WHERE uuid = ?", mountpoint, volume);
+    insert_user(access, volume, user, mountpoint);
     access.commit();
   });
 }

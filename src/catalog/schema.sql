@@ -1,4 +1,4 @@
--- The catalog: what this host knows of its pool, volumes, snapshots, mounts and backups. Version 1 (PRAGMA user_version).
+-- The catalog: what this host knows of its pool, volumes, snapshots, mounts and backups. Version 2 (PRAGMA user_version).
 -- Sizes are bytes, times milliseconds since 1970, UUIDs their canonical text.
 
 -- The one pool of this root.
@@ -9,6 +9,9 @@ CREATE TABLE pool (
     state              TEXT    NOT NULL CHECK (state IN ('creating', 'ready')),
     data_device        TEXT    NOT NULL,
     data_size          INTEGER NOT NULL,
+    -- 0: its data device has no label (volumes/pool_label.h), since the pool was Rancher Convoy's. While such a pool's state is
+    -- creating, it is being taken over.
+    labelled           INTEGER NOT NULL DEFAULT 1,
     metadata_device    TEXT    NOT NULL,
     metadata_size      INTEGER NOT NULL,
     block_sectors      INTEGER NOT NULL,
