@@ -21,7 +21,8 @@ std::mutex& library_lock() {
 }
 
 bool changes_nodes(int type) {
-  return type == DM_DEVICE_CREATE || type == DM_DEVICE_RESUME || type == DM_DEVICE_REMOVE;
+  return type == DM_DEVICE_CREATE || type == DM_DEVICE_RESUME || type == DM_DEVICE_REMOVE ||
+         type == DM_DEVICE_RENAME;
 }
 
 void check(int ok, const char* what) {
@@ -67,6 +68,10 @@ DmTask::DmTask(int type, const std::string& name)
 
 void DmTask::set_uuid(const std::string& uuid) {
   check(dm_task_set_uuid(task_.get(), uuid.c_str()), "the UUID");
+}
+
+void DmTask::set_new_uuid(const std::string& uuid) {
+  check(dm_task_set_newuuid(task_.get(), uuid.c_str()), "the new UUID");
 }
 
 void DmTask::set_read_only() {

@@ -38,6 +38,8 @@ class DmTask {
   DmTask(int type, const std::string& name);
 
   void set_uuid(const std::string& uuid);
+  // For DM_DEVICE_RENAME: the UUID that a device without one gets.
+  void set_new_uuid(const std::string& uuid);
   void set_read_only();
   void add_target(Sectors length, const std::string& type, const std::string& parameters);
 

@@ -60,6 +60,25 @@ void remove_device(const std::string& name) {
   }
 }
 
+// A device can be given a UUID once, whoever has it open.
+void give_uuid(const std::string& name, const std::string& uuid) {
+  DmTask task(DM_DEVICE_RENAME, name);
+  task.set_new_uuid(uuid);
+  task.run();
+}
+
+// True if the device's whole table is this line.
+bool has_table(const std::string& name, const DmTarget& line) {
+  try {
+    const std::optional<DmTarget> table = dm_table(name);
+    return table && table->length == line.length && table->type == line.type &&
+           table->parameters == line.parameters;
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kCorrupt) throw;
+    return false;  // several lines
+  }
+}
+
 std::string pool_parameters(const PoolTable& table) {
   // Errors, not a queue, when the pool is full: a writer that hangs for a minute and then fails is
   // worse off than one that fails.
@@ -101,6 +120,30 @@ std::optional<ActivePool> KernelThinPool::find(const std::string& name) {
   pool.metadata_device = parse_device(metadata);
   pool.data_device = parse_device(data);
   return pool;
+}
+
+void KernelThinPool::adopt_pool(const PoolTable& table) {
+  if (dm_info(table.name).value().uuid.empty())
+    give_uuid(table.name, dm_uuid(table.uuid, table.uuid));
+  // One pool's features differ from another's: in one with skip_block_zeroing, new volumes would
+  // show what was in their blocks before.
+  DmTask load(DM_DEVICE_RELOAD, table.name);
+  load.add_target(dm_table(table.name).value().length, "thin-pool", pool_parameters(table));
+  load.run();
+  // One request suspends, changes the table and resumes, so nobody is left suspended by our death.
+  DmTask(DM_DEVICE_RESUME, table.name).run();
+}
+
+Adoption KernelThinPool::adopt(const std::string& name, const std::string& object_uuid, ThinId id,
+                               Sectors size) {
+  const std::optional<DmInfo> info = dm_info(name);
+  if (!info) return Adoption::kInactive;
+  if (info->uuid == dm_uuid(table_.uuid, object_uuid)) return Adoption::kAdopted;
+  const dev_t pool = dm_info(table_.name).value().device;
+  const DmTarget line = {size, "thin", fmt::format("{}:{} {}", major(pool), minor(pool), id.value)};
+  if (!info->uuid.empty() || !has_table(name, line)) return Adoption::kForeign;
+  give_uuid(name, dm_uuid(table_.uuid, object_uuid));
+  return Adoption::kAdopted;
 }
 
 KernelThinPool::KernelThinPool(PoolTable table, int guard_lock_fd)

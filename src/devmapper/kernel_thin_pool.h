@@ -31,6 +31,9 @@ struct ActivePool {
 // twice.
 std::string dm_uuid(const std::string& pool_uuid, const std::string& object_uuid);
 
+// Whether a dm device that others made has become ours.
+enum class Adoption { kInactive, kAdopted, kForeign };
+
 class KernelThinPool : public ThinPool {
  public:
   // The pool that is active under `name`; nothing if there is none. One of ours without a table is
@@ -38,10 +41,19 @@ class KernelThinPool : public ThinPool {
   // a dm device of that name exists that is no thin pool.
   static std::optional<ActivePool> find(const std::string& name);
 
+  // The pool without a dm UUID that is active under table.name, on this table's devices, as the
+  // caller has looked, becomes ours: it gets our UUID and our table. Those who use its thin devices
+  // wait for a moment. May be done again.
+  static void adopt_pool(const PoolTable& table);
+
   // Brings the pool up (whether its metadata device holds one or zeros, the caller has looked), or
   // takes over the one that is active under table.name, which must be ours. `guard_lock_fd`: see
   // SuspendGuard.
   KernelThinPool(PoolTable table, int guard_lock_fd);
+
+  // The device of this name becomes ours, while it is in use too, if it has no dm UUID and is just
+  // what activate would make of the other arguments. Another one is left as it is.
+  Adoption adopt(const std::string& name, const std::string& object_uuid, ThinId id, Sectors size);
 
   // Takes the pool's device away; its thin devices must be inactive. Throws kBusy else.
   void shut_down();
