@@ -90,9 +90,10 @@ void run_daemon(const DaemonOptions& options) {
   MountNamespace mounts(namespace_path(options.mount_namespace));
   redirect_dm_log();
 
-  // What is wrong with a new pool's options is said before anything is made.
+  // What is wrong with a first pool's options is said before anything is made.
   const std::filesystem::path catalog_file = options.root / "catalog.db";
-  if (!std::filesystem::exists(catalog_file)) plan_new_pool(pool_options, options.foreign_data);
+  if (!std::filesystem::exists(catalog_file))
+    plan_first_pool(options.root, pool_options, options.foreign_data);
 
   const sigset_t stop_signals = block_stop_signals();
   start_log(options.log_file, options.log_format, options.log_level);
@@ -105,7 +106,8 @@ void run_daemon(const DaemonOptions& options) {
   const LockFile lock = lock_root(options.root);
   const LockFile guard_lock = lock_guard_out(options.root);
   Catalog catalog(catalog_file);
-  const auto pool = bring_up_pool(catalog, pool_options, options.foreign_data, guard_lock.fd());
+  const auto pool =
+      bring_up_pool(catalog, options.root, pool_options, options.foreign_data, guard_lock.fd());
   Volumes volumes(catalog, *pool, std::move(mounts),
                   {options.root / kDriverName / "mounts", options.command_timeout});
   volumes.recover();

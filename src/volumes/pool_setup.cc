@@ -11,6 +11,7 @@
 #include "thinmeta/metadata.h"
 #include "volumes/filesystem.h"
 #include "volumes/pool_label.h"
+#include "volumes/takeover.h"
 
 namespace convoy {
 namespace {
@@ -169,9 +170,15 @@ void check_active(const char* option, const std::filesystem::path& path, dev_t u
               major(used), minor(used));
 }
 
+// The pool is Rancher Convoy's, and not all of the takeover (takeover.h) is done.
+bool is_being_taken_over(const PoolRow& pool) {
+  return pool.state == PoolRow::State::kCreating && !pool.labelled;
+}
+
 // Before the kernel is given the metadata device: it would make a new pool of one that begins with
 // zeros.
-void check_metadata(const PoolRow& pool, const std::filesystem::path& path) {
+void check_metadata(const PoolRow& pool, const std::filesystem::path& root) {
+  const std::filesystem::path& path = pool.metadata_device;
   BlockDevice device = BlockDevice::open(path, Access::kReadOnly);
   if (classify_metadata(device) != MetadataContent::kThinMetadata) {
     throw Error(ErrorKind::kInvalidArgument,
@@ -179,12 +186,19 @@ void check_metadata(const PoolRow& pool, const std::filesystem::path& path) {
                 "the device that it was made on",
                 path.native());
   }
-  const Superblock superblock = Metadata(std::move(device), Root::kLive).superblock();
+  Metadata metadata(std::move(device), Root::kLive);
+  const Superblock& superblock = metadata.superblock();
   if (superblock.needs_check) {
     throw Error(ErrorKind::kInvalidArgument,
                 "the pool's metadata on {} are marked as needing a check; run: thin_check "
                 "--clear-needs-check-flag {}",
                 path.native(), path.native());
+  }
+  if (is_being_taken_over(pool)) {
+    // Later, its transaction id tells it.
+    if (superblock.transaction_id != pool.transaction_id)
+      require_convoy_pool(read_convoy_root(root), pool, metadata);
+    return;
   }
   // One more than we know if the last change was not recorded any more.
   if (superblock.transaction_id - pool.transaction_id > 1) {
@@ -196,7 +210,7 @@ void check_metadata(const PoolRow& pool, const std::filesystem::path& path) {
 }
 
 void check_data(const PoolRow& pool) {
-  if (find_label(pool.data_device) == pool.uuid) return;
+  if (!pool.labelled || find_label(pool.data_device) == pool.uuid) return;
   throw Error(ErrorKind::kInvalidArgument,
               "dm.datadev={} does not hold the data of this root's pool {}; give the device that "
               "the pool was made on",
@@ -217,7 +231,58 @@ void settle_new_pool(Catalog& catalog, ThinPool& kernel_pool, const PoolRow& poo
   catalog.set_pool_ready();
 }
 
-}  // namespace
+// The row with what the options say anew. Changes nothing.
+PoolRow apply_options(const PoolRow& known, const PoolOptions& options) {
+  refuse_contradictions(known, options);
+  PoolRow pool = known;
+  if (options.default_volume_size)
+    pool.default_size = check_default_size(*options.default_volume_size, pool.block_size);
+  if (options.filesystem) pool.default_filesystem = *options.filesystem;
+  with_context("dm.fs", [&] { check_filesystem(pool.default_filesystem); });
+  check_filesystem_size(pool.default_filesystem, pool.default_size);
+  pool.data_device = choose_device("dm.datadev", options.data_device, known.data_device,
+                                   known.data_size, Growth::kNo);
+  // The kernel uses all of a larger one as soon as the pool is made.
+  pool.metadata_device =
+      choose_device("dm.metadatadev", options.metadata_device, known.metadata_device,
+                    known.metadata_size, Growth::kAllowed);
+  pool.metadata_size = block_device_size(pool.metadata_device);
+  return pool;
+}
+
+void check_adoptable(const ActivePool& active, const PoolRow& pool) {
+  if (!active.dm_uuid.empty() &&
+      active.dm_uuid != dm_uuid(pool.uuid.to_string(), pool.uuid.to_string())) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "the active thin pool {} is not Rancher Convoy's, whose files are in this root: it "
+                "has the dm UUID {}",
+                pool.name, active.dm_uuid);
+  }
+  if (active.block_size != pool.block_size) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "the active thin pool {} has blocks of {} sectors, but in Convoy's files they have "
+                "{}",
+                pool.name, active.block_size.count, pool.block_size.count);
+  }
+}
+
+// Throws unless the devices are the pool's, and free for it if it isn't active. Returns whether it
+// is.
+bool check_devices(const PoolRow& pool, const std::filesystem::path& root) {
+  if (const std::optional<ActivePool> active = KernelThinPool::find(pool.name)) {
+    check_active("dm.datadev", pool.data_device, active->data_device);
+    check_active("dm.metadatadev", pool.metadata_device, active->metadata_device);
+    if (is_being_taken_over(pool)) check_adoptable(*active, pool);
+    return true;
+  }
+  if (pool.state == PoolRow::State::kReady || is_being_taken_over(pool)) {
+    require_free("dm.datadev", pool.data_device);
+    require_free("dm.metadatadev", pool.metadata_device);
+    check_metadata(pool, root);
+    check_data(pool);
+  }
+  return false;
+}
 
 PoolRow plan_new_pool(const PoolOptions& options, ForeignData foreign_data) {
   if (!options.data_device || !options.metadata_device) {
@@ -266,7 +331,15 @@ PoolRow plan_new_pool(const PoolOptions& options, ForeignData foreign_data) {
   return pool;
 }
 
-namespace {
+PoolRow plan_takeover(const std::filesystem::path& root, const PoolOptions& options) {
+  PoolRow pool = row_of(read_convoy_root(root).pool);
+  // Convoy did not write down its size.
+  const std::filesystem::path metadata = options.metadata_device.value_or(pool.metadata_device);
+  if (block_device_number(metadata)) pool.metadata_size = block_device_size(metadata);
+  pool = apply_options(pool, options);
+  check_devices(pool, root);
+  return pool;
+}
 
 std::unique_ptr<KernelThinPool> create_pool(Catalog& catalog, const PoolRow& plan,
                                             int guard_lock_fd) {
@@ -286,37 +359,18 @@ std::unique_ptr<KernelThinPool> create_pool(Catalog& catalog, const PoolRow& pla
   return kernel_pool;
 }
 
-std::unique_ptr<KernelThinPool> open_pool(Catalog& catalog, PoolRow pool,
+std::unique_ptr<KernelThinPool> open_pool(Catalog& catalog, const PoolRow& known,
+                                          const std::filesystem::path& root,
                                           const PoolOptions& options, int guard_lock_fd) {
-  refuse_contradictions(pool, options);
-  const std::uint64_t default_size =
-      options.default_volume_size
-          ? check_default_size(*options.default_volume_size, pool.block_size)
-          : pool.default_size;
-  const std::string filesystem = options.filesystem.value_or(pool.default_filesystem);
-  check_filesystem_size(filesystem, default_size);
-
-  const PoolRow known = pool;
-  pool.data_device = choose_device("dm.datadev", options.data_device, known.data_device,
-                                   known.data_size, Growth::kNo);
-  // The kernel uses all of a larger one as soon as the pool is made.
-  pool.metadata_device =
-      choose_device("dm.metadatadev", options.metadata_device, known.metadata_device,
-                    known.metadata_size, Growth::kAllowed);
-  pool.metadata_size = block_device_size(pool.metadata_device);
-
-  const std::optional<ActivePool> active = KernelThinPool::find(pool.name);
-  if (active) {
-    check_active("dm.datadev", pool.data_device, active->data_device);
-    check_active("dm.metadatadev", pool.metadata_device, active->metadata_device);
-  } else if (pool.state == PoolRow::State::kReady) {
-    require_free("dm.datadev", pool.data_device);
-    require_free("dm.metadatadev", pool.metadata_device);
-    check_metadata(pool, pool.metadata_device);
-    check_data(pool);
-  }
+  const PoolRow pool = apply_options(known, options);
+  const bool is_active = check_devices(pool, root);
+  if (is_active && is_being_taken_over(pool)) KernelThinPool::adopt_pool(table_of(pool));
   auto kernel_pool = std::make_unique<KernelThinPool>(table_of(pool), guard_lock_fd);
-  if (pool.state == PoolRow::State::kCreating) settle_new_pool(catalog, *kernel_pool, pool);
+  if (is_being_taken_over(pool)) {
+    finish_takeover(catalog, *kernel_pool, pool, root);
+  } else if (pool.state == PoolRow::State::kCreating) {
+    settle_new_pool(catalog, *kernel_pool, pool);
+  }
 
   if (pool.data_device != known.data_device || pool.metadata_device != known.metadata_device) {
     spdlog::warn("the pool's devices are now {} and {} (they were {} and {})",
@@ -324,10 +378,11 @@ std::unique_ptr<KernelThinPool> open_pool(Catalog& catalog, PoolRow pool,
                  known.data_device.native(), known.metadata_device.native());
     catalog.set_pool_devices(pool);
   }
-  if (default_size != known.default_size || filesystem != known.default_filesystem) {
-    spdlog::info("new volumes are from now on {} of {} by default", format_size(default_size),
-                 filesystem);
-    catalog.set_pool_defaults(default_size, filesystem);
+  if (pool.default_size != known.default_size ||
+      pool.default_filesystem != known.default_filesystem) {
+    spdlog::info("new volumes are from now on {} of {} by default", format_size(pool.default_size),
+                 pool.default_filesystem);
+    catalog.set_pool_defaults(pool.default_size, pool.default_filesystem);
   }
   return kernel_pool;
 }
@@ -345,15 +400,41 @@ bool was_begun(const PoolRow& pool) {
 
 }  // namespace
 
-std::unique_ptr<KernelThinPool> bring_up_pool(Catalog& catalog, const PoolOptions& options,
-                                              ForeignData foreign_data, int guard_lock_fd) {
+PoolRow plan_first_pool(const std::filesystem::path& root, const PoolOptions& options,
+                        ForeignData foreign_data) {
+  if (!has_convoy_pool(root)) return plan_new_pool(options, foreign_data);
+  if (foreign_data == ForeignData::kOverwrite) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "{}/devicemapper/devicemapper.cfg tells of a pool of Rancher Convoy, which "
+                "--force-new-pool would destroy: start without it to take the pool over, or move "
+                "that file away",
+                root.native());
+  }
+  return plan_takeover(root, options);
+}
+
+std::unique_ptr<KernelThinPool> bring_up_pool(Catalog& catalog, const std::filesystem::path& root,
+                                              const PoolOptions& options, ForeignData foreign_data,
+                                              int guard_lock_fd) {
   std::optional<PoolRow> pool = catalog.pool();
-  if (pool && pool->state == PoolRow::State::kCreating && !was_begun(*pool)) {
+  if (pool && pool->state == PoolRow::State::kCreating && pool->labelled && !was_begun(*pool)) {
     catalog.remove_pool();
     pool.reset();
   }
-  return pool ? open_pool(catalog, *pool, options, guard_lock_fd)
-              : create_pool(catalog, plan_new_pool(options, foreign_data), guard_lock_fd);
+  if (!pool) {
+    pool = plan_first_pool(root, options, foreign_data);
+    if (pool->labelled) return create_pool(catalog, *pool, guard_lock_fd);
+    catalog.insert_pool(*pool);
+  }
+  if (!pool->labelled && pool->state == PoolRow::State::kReady && has_convoy_pool(root)) {
+    throw Error(
+        ErrorKind::kInvalidArgument,
+        "{0}/devicemapper/devicemapper.cfg is back, but its pool was taken over: if Rancher "
+        "Convoy has used the pool since then, move {0}/catalog.db away, to take it over "
+        "anew; else move that file away",
+        root.native());
+  }
+  return open_pool(catalog, *pool, root, options, guard_lock_fd);
 }
 
 }  // namespace convoy

@@ -12,17 +12,20 @@ namespace convoy {
 
 enum class ForeignData { kRefuse, kOverwrite };
 
-// The plan of a new pool: options completed with defaults, devices examined. Throws
-// kInvalidArgument, or kBusy for a device in use, with one sentence that says what to do. Changes
-// nothing.
-PoolRow plan_new_pool(const PoolOptions& options, ForeignData foreign_data);
+// The plan of a root's first pool, with the devices examined: Rancher Convoy's, if its files are
+// under `root`, with the options that these allow (see takeover.h); else a new one, of the options
+// completed with defaults. Throws kInvalidArgument, or kBusy for a device in use, with one sentence
+// that says what to do. Changes nothing.
+PoolRow plan_first_pool(const std::filesystem::path& root, const PoolOptions& options,
+                        ForeignData foreign_data);
 
 // Brings up, or takes over if it is active, the pool that the catalog knows; if it knows none,
-// makes a new one as plan_new_pool says. Options that contradict the catalog are refused with
+// the one that plan_first_pool says. Options that contradict the catalog are refused with
 // kInvalidArgument, naming the option; new defaults for volumes and new paths of the same devices
-// are recorded. After a failure to make a pool, neither the kernel nor the catalog has it.
-// `guard_lock_fd`: see SuspendGuard.
-std::unique_ptr<KernelThinPool> bring_up_pool(Catalog& catalog, const PoolOptions& options,
-                                              ForeignData foreign_data, int guard_lock_fd);
+// are recorded. After a failure to make a pool, neither the kernel nor the catalog has it; a
+// takeover that failed is tried again by the next call. `guard_lock_fd`: see SuspendGuard.
+std::unique_ptr<KernelThinPool> bring_up_pool(Catalog& catalog, const std::filesystem::path& root,
+                                              const PoolOptions& options, ForeignData foreign_data,
+                                              int guard_lock_fd);
 
 }  // namespace convoy

@@ -4,9 +4,9 @@
 
 #include "base/error.h"
 #include "base/limits.h"
-#include "base/name.h"
 #include "base/size.h"
 #include "sys/file.h"
+#include "volumes/device_name.h"
 #include "volumes/filesystem.h"
 
 namespace convoy {
@@ -45,26 +45,11 @@ PoolRow Volumes::pool() {
   return catalog_.pool().value();
 }
 
-void Volumes::check_new_name(const char* what, const std::string& name) {
-  check_name(what, name);
-  if (Uuid::parse(name)) {
-    throw Error(ErrorKind::kInvalidArgument, "'{}' can't be the name of a {}: it is a UUID", name,
-                what);
-  }
-  const std::string work_prefix = pool_name_ + "-";
-  const bool work_device =
-      name.starts_with(work_prefix) && Uuid::parse(name.substr(work_prefix.size()));
-  if (name == pool_name_ || name == "control" || work_device) {
-    throw Error(ErrorKind::kInvalidArgument,
-                "'{}' can't be the name of a {}: it is taken under /dev/mapper", name, what);
-  }
-}
-
 // --- Volumes ---
 
 VolumeRow Volumes::make_device(VolumeRow volume) {
   if (volume.name.empty()) volume.name = "volume-" + random_hex(16);
-  check_new_name("volume", volume.name);
+  check_device_name("volume", volume.name, pool_name_);
   if (!catalog_.state_of_name(volume.name) && pool_.name_in_use(volume.name)) {
     throw Error(ErrorKind::kAlreadyExists,
                 "a dm device named '{}' that is not ours exists already; choose another name",
@@ -84,6 +69,15 @@ VolumeRow Volumes::make_device(VolumeRow volume) {
 void Volumes::activate(const DeviceRow& volume) {
   pool_.activate(volume.name, volume.uuid.to_string(), {volume.thin_id},
                  Sectors::of_bytes(volume.size), Access::kReadWrite);
+}
+
+void Volumes::require_active(const VolumeRow& volume) {
+  if (pool_.device_number(volume.name)) return;
+  throw Error(ErrorKind::kUnavailable,
+              "volume '{}' is not active: {}; start the daemon again to activate it", volume.name,
+              pool_.name_in_use(volume.name)
+                  ? "a dm device of its name is not ours, so rename or remove that one"
+                  : "its dm device is gone");
 }
 
 void Volumes::destroy(const VolumeRow& volume) {
@@ -257,10 +251,11 @@ std::vector<VolumeView> Volumes::list() {
 
 SnapshotRow Volumes::create_snapshot(std::string_view reference, std::string name) {
   const auto [volume, lock] = lock_volume(reference);
+  require_active(volume);
   SnapshotRow snapshot;
   snapshot.uuid = Uuid::generate();
   snapshot.name = name.empty() ? "snapshot-" + random_hex(16) : std::move(name);
-  check_new_name("snapshot", snapshot.name);
+  check_device_name("snapshot", snapshot.name, pool_name_);
   snapshot.size = volume.size;
   snapshot.volume = volume.uuid;
   snapshot.created = now();

@@ -133,9 +133,10 @@ class Volumes {
   };
   Locked lock_volume(std::string_view reference);
 
-  void check_new_name(const char* what, const std::string& name);
   VolumeRow make_device(VolumeRow volume);
   void activate(const DeviceRow& volume);
+  // Throws kUnavailable unless /dev/mapper/NAME is the volume: another's device may have the name.
+  void require_active(const VolumeRow& volume);
   void make_filesystem(const VolumeRow& volume);
   // Takes an inactive volume out of the pool and the catalog, snapshots first.
   void destroy(const VolumeRow& volume);

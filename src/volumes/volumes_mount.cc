@@ -86,6 +86,7 @@ std::filesystem::path Volumes::mount(std::string_view reference,
 }
 
 void Volumes::mount_now(const VolumeRow& volume, const std::filesystem::path& target) {
+  require_active(volume);
   mounts_.make_directories(target);
   mounts_.mount("/dev/mapper/" + volume.name, target, volume.filesystem,
                 mount_options(volume.filesystem, volume.mount_options));
