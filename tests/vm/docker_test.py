@@ -3,7 +3,9 @@
 # machine: --kind uml --memory 2G --disk data=2G --disk meta=64M
 
 import os
+import signal
 import statistics
+import subprocess
 import threading
 import time
 import unittest
@@ -176,6 +178,46 @@ class BesideABackup(DockerTest):
             for call, taken in times.items()
         ]
         print(f"{when}: {', '.join(figures)}")
+
+
+class Options(DockerTest):
+    def test_docker_passes_options_on_and_shows_the_volume_s_status(self) -> None:
+        options = {"size": "300M", "fs": "xfs", "mkfs-options": "-L mine", "mount-options": "noatime,nodev"}
+        words = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+        docker("volume", "create", "-d", DRIVER, *words, "db")
+        convoy("snapshot", "create", "db", "--name", "s1")
+        volume = docker_json("volume", "inspect", "db")
+        self.assertEqual(volume["Options"], options)
+        status = volume["Status"]
+        self.assertEqual((status["Device"], status["Filesystem"]), ("/dev/mapper/db", "xfs"))
+        self.assertEqual((status["Size"], status["Snapshots"]), (300 * MIB, ["s1"]))
+        self.assertLess(0, status["Used"])
+        mounted = self.run_container("--rm", "-v", "db:/data", "busybox", "cat", "/proc/mounts")
+        (line,) = [line for line in mounted.splitlines() if " /data " in line]
+        self.assertRegex(line, "xfs .*nodev.*noatime")
+        error = docker_error("volume", "create", "-d", DRIVER, "-o", "colour=red", "other")
+        for option in ("colour", "backup", "s3-endpoint", *options):
+            self.assertIn(option, error)
+
+    def test_a_restore_outlives_the_docker_that_asked_for_it(self) -> None:
+        make_large_snapshot()
+        url = convoy("backup", "create", "s1", "--dest", self.url)
+        command = subprocess.Popen(
+            ["docker", "volume", "create", "-d", DRIVER, "-o", f"backup={url}", "copy"], stderr=subprocess.DEVNULL
+        )
+        wait_for("the restore is under way", lambda: "being restored" in self.mount_error("copy"))
+        self.dockerd.stop(signal.SIGKILL)
+        self.assertNotEqual(command.wait(timeout=60), 0)
+        self.assertRegex(self.mount_error("copy"), r"'copy' is being restored: \d+ % of ")
+        self.assertIn("no volume 'copy'", plugin("VolumeDriver.Get", Name="copy")["Err"])
+        self.assertEqual([volume["Name"] for volume in plugin("VolumeDriver.List")["Volumes"]], ["big"])
+        self.assertEqual(plugin("VolumeDriver.Create", Name="copy", Opts={"backup": url}), {})
+        self.dockerd.start()
+        size = self.run_container("--rm", "-v", "copy:/data", "busybox", "sh", "-c", "cat /data/file | wc -c")
+        self.assertEqual(size, str(256 * MIB))
+
+    def mount_error(self, volume: str) -> str:
+        return plugin("VolumeDriver.Mount", Name=volume, ID="nobody").get("Err", "")
 
 
 if __name__ == "__main__":
