@@ -9,11 +9,7 @@
 namespace convoy {
 namespace {
 
-constexpr int kSchemaVersion = 2;
-
-// What makes a catalog of version 1 one of version 2.
-constexpr const char* kFromVersion1 =
-    "ALTER TABLE pool ADD COLUMN labelled INTEGER NOT NULL DEFAULT 1";
+constexpr int kSchemaVersion = 1;
 
 }  // namespace
 
@@ -35,7 +31,7 @@ Catalog::Catalog(const std::filesystem::path& file) {
       }
       if (version == kSchemaVersion) return;
       SQLite::Transaction transaction(*database_);
-      database_->exec(version == 0 ? kCatalogSchema : kFromVersion1);
+      database_->exec(kCatalogSchema);
       database_->exec(fmt::format("PRAGMA user_version = {}", kSchemaVersion));
       transaction.commit();
     });

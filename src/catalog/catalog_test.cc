@@ -244,18 +244,5 @@ TEST_F(CatalogTest, WhatIsTakenOverReplacesWhatAnEarlierAttemptLeft) {
   EXPECT_EQ(create_volume("new").thin_id, 17U);
 }
 
-TEST_F(CatalogTest, AnOlderVersionsPoolIsALabelledOne) {
-  create_volume("db");
-  catalog_.reset();
-  {
-    SQLite::Database database(directory_ / "catalog.db", SQLite::OPEN_READWRITE);
-    database.exec("ALTER TABLE pool DROP COLUMN labelled");
-    database.exec("PRAGMA user_version = 1");
-  }
-  open();
-  EXPECT_TRUE(catalog_->pool()->labelled);
-  EXPECT_EQ(catalog_->find_volume("db").name, "db");
-}
-
 }  // namespace
 }  // namespace convoy
