@@ -15,7 +15,8 @@ _convoy() {
   # The command, behind whatever options. "=" is a word of its own here.
   for ((i = 1; i < COMP_CWORD; i++)); do
     case ${COMP_WORDS[i]} in
-    --socket | -s | --root | --log | --drivers | --driver-opts | --mnt-ns | --cmd-timeout | --size | --backup | \
+    --socket | -s | --root | --log | --log-format | --socket-group | --drivers | --driver-opts | --mnt-ns | --cmd-timeout | --size | --fs | \
+      --mkfs-options | --mount-options | --backup | \
       --s3-endpoint | --id | --type | --iops | --mountpoint | --name | --dest | --volume-name)
       local option=${COMP_WORDS[i]}
       if [[ ${COMP_WORDS[i + 1]} == = ]]; then ((i++)); fi
@@ -54,19 +55,24 @@ _convoy() {
     words='dm.datadev= dm.metadatadev= dm.thinpoolname= dm.thinpoolblocksize= dm.defaultvolumesize= dm.fs='
     compopt -o nospace 2>/dev/null
     ;;
+  --fs) words='ext4 xfs' ;;
+  --log-format) words='text json' ;;
+  --socket-group) words=$(compgen -g) ;;
   --volume-name) words=$(_convoy_names volumes) ;;
-  --cmd-timeout | --size | --backup | --s3-endpoint | --id | --type | --iops | --name | --dest) return ;;
+  --cmd-timeout | --size | --mkfs-options | --mount-options | --backup | --s3-endpoint | --id | --type | --iops | --name | \
+    --dest) return ;;
   esac
   if [[ -z $words && $current == -* ]]; then
     words='--help --version --socket --debug --verbose'
     case $command in
     daemon)
-      words+=' --root --log --drivers --driver-opts --mnt-ns --cmd-timeout --ignore-docker-delete'
+      words+=' --root --log --log-format --socket-group --drivers --driver-opts --mnt-ns --cmd-timeout --ignore-docker-delete'
       words+=' --create-on-docker-mount --ignore-config-file --force-new-pool'
       ;;
-    create) words+=' --driver --size --backup --s3-endpoint --id --type --iops --vm' ;;
+    create) words+=' --driver --size --fs --mkfs-options --mount-options --backup --s3-endpoint --id --type --iops --vm' ;;
     delete) words+=' --reference' ;;
     mount) words+=' --mountpoint' ;;
+    umount) words+=' --force' ;;
     list) words+=' --driver' ;;
     'snapshot create') words+=' --name' ;;
     'backup create') words+=' --dest --s3-endpoint' ;;
@@ -76,10 +82,10 @@ _convoy() {
     esac
   elif [[ -z $words ]]; then
     case ${command:-$group} in
-    '') words='daemon create delete mount umount list inspect info snapshot backup' ;;
+    '') words='daemon create delete mount umount trim list inspect info snapshot backup' ;;
     snapshot) words='create delete inspect' ;;
     backup) words='create list inspect delete' ;;
-    delete | mount | umount | inspect | 'snapshot create') words=$(_convoy_names volumes) ;;
+    delete | mount | umount | trim | inspect | 'snapshot create') words=$(_convoy_names volumes) ;;
     'snapshot delete' | 'snapshot inspect' | 'backup create') words=$(_convoy_names snapshots) ;;
     esac
   fi

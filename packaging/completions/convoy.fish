@@ -12,7 +12,8 @@ end
 
 # The words of the line that are neither options nor their values: "snapshot create NAME".
 function __convoy_command
-    set -l valued --socket -s --root --log --drivers --driver-opts --mnt-ns --cmd-timeout --size --backup \
+    set -l valued --socket -s --root --log --log-format --socket-group --drivers --driver-opts --mnt-ns \
+        --cmd-timeout --size --fs --mkfs-options --mount-options --backup \
         --s3-endpoint --id --type --iops --mountpoint --name --dest --volume-name
     set -l words
     set -l skip no
@@ -54,6 +55,7 @@ complete -c convoy -n __convoy_lacks_word -a create -d 'Create a volume'
 complete -c convoy -n __convoy_lacks_word -a delete -d 'Delete volumes'
 complete -c convoy -n __convoy_lacks_word -a mount -d 'Mount a volume'
 complete -c convoy -n __convoy_lacks_word -a umount -d 'Unmount a volume'
+complete -c convoy -n __convoy_lacks_word -a trim -d 'Give free blocks back to the pool'
 complete -c convoy -n __convoy_lacks_word -a list -d 'Show all volumes'
 complete -c convoy -n __convoy_lacks_word -a inspect -d 'Show a volume'
 complete -c convoy -n __convoy_lacks_word -a info -d 'Show settings and the pool'
@@ -64,6 +66,8 @@ complete -c convoy -n '__convoy_lacks_word backup' -a 'create list inspect delet
 
 complete -c convoy -n '__convoy_is daemon' -l root -xa '(__fish_complete_directories)' -d 'Catalog and mount points'
 complete -c convoy -n '__convoy_is daemon' -l log -rF -d 'Append the log to this file'
+complete -c convoy -n '__convoy_is daemon' -l log-format -xa 'text json' -d 'Form of the log'
+complete -c convoy -n '__convoy_is daemon' -l socket-group -xa '(__fish_complete_groups)' -d 'Who may use the socket too'
 complete -c convoy -n '__convoy_is daemon' -l drivers -xa devicemapper -d Driver
 complete -c convoy -n '__convoy_is daemon' -l driver-opts -d 'Option of the pool' \
     -xa 'dm.datadev= dm.metadatadev= dm.thinpoolname= dm.thinpoolblocksize= dm.defaultvolumesize= dm.fs='
@@ -76,6 +80,9 @@ complete -c convoy -n '__convoy_is daemon' -l force-new-pool -d 'Overwrite what 
 
 complete -c convoy -n '__convoy_is create' -l driver -xa devicemapper -d Driver
 complete -c convoy -n '__convoy_is create' -l size -x -d 'Size, such as 20G'
+complete -c convoy -n '__convoy_is create' -l fs -xa 'ext4 xfs' -d 'File system'
+complete -c convoy -n '__convoy_is create' -l mkfs-options -x -d 'More options for mkfs'
+complete -c convoy -n '__convoy_is create' -l mount-options -x -d 'What it is mounted with'
 complete -c convoy -n '__convoy_is create' -l backup -x -d 'Fill it from this backup'
 complete -c convoy -n '__convoy_is create' -l s3-endpoint -x -d 'Address of an S3 server'
 complete -c convoy -n '__convoy_is create' -l id -x -d Ignored
@@ -84,6 +91,7 @@ complete -c convoy -n '__convoy_is create' -l iops -x -d Ignored
 complete -c convoy -n '__convoy_is create' -l vm -d Ignored
 complete -c convoy -n '__convoy_is delete' -s r -l reference -d Ignored
 complete -c convoy -n '__convoy_is mount' -l mountpoint -xa '(__fish_complete_directories)' -d 'Directory to mount it at'
+complete -c convoy -n '__convoy_is umount' -l force -d 'Also end the uses of containers'
 complete -c convoy -n '__convoy_is list' -l driver -d 'Show only what the driver knows'
 complete -c convoy -n '__convoy_is snapshot create' -l name -x -d 'Name of the snapshot'
 complete -c convoy -n '__convoy_is backup' -l s3-endpoint -x -d 'Address of an S3 server'
@@ -93,6 +101,7 @@ complete -c convoy -n '__convoy_is backup list' -l volume-name -xa '(__convoy_na
 complete -c convoy -n '__convoy_is delete' -a '(__convoy_names volumes)' -d Volume
 complete -c convoy -n '__convoy_lacks_word mount' -a '(__convoy_names volumes)' -d Volume
 complete -c convoy -n '__convoy_lacks_word umount' -a '(__convoy_names volumes)' -d Volume
+complete -c convoy -n '__convoy_lacks_word trim' -a '(__convoy_names volumes)' -d Volume
 complete -c convoy -n '__convoy_lacks_word inspect' -a '(__convoy_names volumes)' -d Volume
 complete -c convoy -n '__convoy_lacks_word snapshot create' -a '(__convoy_names volumes)' -d Volume
 complete -c convoy -n '__convoy_is snapshot delete' -a '(__convoy_names snapshots)' -d Snapshot
