@@ -64,11 +64,16 @@ def write_spec() -> None:
     SPEC.write_text(f"unix://{SOCKET}\n")
 
 
+def mount_points() -> set[str]:
+    return {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+
+
 class Dockerd:
     """dockerd, and a containerd that is not its child: so it starts faster, and its restart is no restart of that."""
 
     def __init__(self) -> None:
         run("mount", "--make-rshared", "/")
+        self.mounts_before = mount_points() | {"/sys/fs/cgroup"}
         run("mount", "-t", "cgroup2", "none", "/sys/fs/cgroup")
         for path in STORAGE:
             path.mkdir(exist_ok=True)
@@ -113,7 +118,7 @@ class Dockerd:
         self.containerd.wait(timeout=30)
         for path in STORAGE:
             run("umount", path)  # fails if something is mounted below it
-        left = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if "docker" in line]
+        left = mount_points() - self.mounts_before
         shims = run("pgrep", "-a", "containerd-shim", check=False).stdout
         if left or shims:
             raise AssertionError(f"left over: {left} {shims}")
