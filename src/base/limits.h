@@ -51,6 +51,9 @@ inline constexpr std::uint64_t kMaxVolumeSize = 1024 * kTiB;
 inline constexpr std::chrono::milliseconds kBusyRetryLimit{5000};
 inline constexpr std::chrono::milliseconds kBusyRetryStep{100};
 
+// How often we look whether udev is done with a device: a part of what that takes.
+inline constexpr std::chrono::milliseconds kUdevPollStep{5};
+
 // mkfs of a large volume on a slow disk takes seconds; a child that needs longer than this hangs.
 inline constexpr std::chrono::seconds kDefaultCommandTimeout{120};
 

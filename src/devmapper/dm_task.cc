@@ -5,12 +5,14 @@
 #include <cstdarg>
 #include <cstdio>
 #include <mutex>
+#include <thread>
 
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 #include <sys/sysmacros.h>
 
 #include "base/error.h"
+#include "base/limits.h"
 
 namespace convoy {
 namespace {
@@ -57,6 +59,18 @@ std::optional<DmTarget> only_target(int type, const std::string& name) {
   return DmTarget{{length}, target_type, parameters == nullptr ? "" : parameters};
 }
 
+// The library's wait works off its list of nodes to make, for all threads, so it is called under
+// the lock; and may take as long as udev does, so it is called again and again.
+void wait_for_udev(std::uint32_t cookie) {
+  for (int ready = 0;;) {
+    {
+      const std::lock_guard lock(library_lock());
+      if (dm_udev_wait_immediate(cookie, &ready) == 0 || ready != 0) return;
+    }
+    std::this_thread::sleep_for(kUdevPollStep);
+  }
+}
+
 }  // namespace
 
 DmTask::DmTask(int type, const std::string& name)
@@ -88,13 +102,20 @@ int DmTask::try_run() {
   int error = 0;
   {
     const std::lock_guard lock(library_lock());
-    if (changes_nodes(type_)) check(dm_task_set_cookie(task_.get(), &cookie, 0), "a udev cookie");
+    if (changes_nodes(type_)) {
+      // Where udev makes the nodes, the library must not: another thread's dm_task_update_nodes
+      // would do so before udev, which then finds its place taken. It may remove what udev has
+      // left.
+      const bool trusts_udev = type_ != DM_DEVICE_REMOVE && dm_udev_get_sync_support() != 0;
+      const std::uint16_t flags = trusts_udev ? DM_UDEV_DISABLE_LIBRARY_FALLBACK : 0;
+      check(dm_task_set_cookie(task_.get(), &cookie, flags), "a udev cookie");
+    }
     if (dm_task_run(task_.get()) == 0) {
       error = dm_task_get_errno(task_.get());
       if (error == 0) error = EIO;  // it failed before it asked the kernel
     }
   }
-  if (cookie != 0) dm_udev_wait(cookie);
+  if (cookie != 0) wait_for_udev(cookie);
   {
     // Without udev, nodes are made by the library, when it is told that nobody else will.
     const std::lock_guard lock(library_lock());
