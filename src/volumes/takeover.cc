@@ -45,22 +45,13 @@ class Inventory {
   Inventory(const PoolRow& pool, Devices devices, std::string boot_id)
       : pool_(pool), devices_(std::move(devices)), boot_id_(std::move(boot_id)) {}
 
-  void add(const ConvoyVolume& volume) {
-    try {
-      volumes_.push_back(take(volume));
-    } catch (const Error& error) {
-      report("volume", volume.name, volume.thin_id, volume.size, error.message());
-      for (const ConvoySnapshot& snapshot : volume.snapshots)
-        report("snapshot", snapshot.name, snapshot.thin_id, volume.size, "its volume is not");
-      return;
+  // Volumes first: Convoy let a snapshot have the name of another volume, which that one keeps.
+  void add(const std::vector<ConvoyVolume>& convoy) {
+    std::vector<const ConvoyVolume*> sources;  // of volumes_
+    for (const ConvoyVolume& volume : convoy) {
+      if (add(volume)) sources.push_back(&volume);
     }
-    for (const ConvoySnapshot& snapshot : volume.snapshots) {
-      try {
-        volumes_.back().snapshots.push_back(take(snapshot, volumes_.back().volume));
-      } catch (const Error& error) {
-        report("snapshot", snapshot.name, snapshot.thin_id, volume.size, error.message());
-      }
-    }
+    for (std::size_t i = 0; i < sources.size(); ++i) add_snapshots(*sources[i], volumes_[i]);
   }
 
   void report_unnamed() const {
@@ -84,6 +75,28 @@ class Inventory {
   }
 
  private:
+  bool add(const ConvoyVolume& volume) {
+    try {
+      volumes_.push_back(take(volume));
+      return true;
+    } catch (const Error& error) {
+      report("volume", volume.name, volume.thin_id, volume.size, error.message());
+      for (const ConvoySnapshot& snapshot : volume.snapshots)
+        report("snapshot", snapshot.name, snapshot.thin_id, volume.size, "its volume is not");
+      return false;
+    }
+  }
+
+  void add_snapshots(const ConvoyVolume& convoy, TakenOverVolume& taken) {
+    for (const ConvoySnapshot& snapshot : convoy.snapshots) {
+      try {
+        taken.snapshots.push_back(take(snapshot, taken.volume));
+      } catch (const Error& error) {
+        report("snapshot", snapshot.name, snapshot.thin_id, convoy.size, error.message());
+      }
+    }
+  }
+
   // Volumes and snapshots share one space of names and one of thin ids. Throws if this one's is
   // taken, or the pool doesn't have it.
   DeviceDetails claim(const char* kind, const std::string& name, std::uint32_t thin_id) {
@@ -174,7 +187,7 @@ void take_over_files(Catalog& catalog, KernelThinPool& kernel_pool, const PoolRo
   Inventory inventory(pool, std::move(devices), read_text_file("/proc/sys/kernel/random/boot_id"));
   for (const std::string& sentence : convoy.unreadable)
     spdlog::warn("not taken over from Convoy: {}", sentence);
-  for (const ConvoyVolume& volume : convoy.volumes) inventory.add(volume);
+  inventory.add(convoy.volumes);
   inventory.report_unnamed();
   catalog.take_over(inventory.volumes(), inventory.next_thin_id(convoy.pool.last_thin_id));
 }
@@ -186,7 +199,7 @@ void adopt_active(Catalog& catalog, KernelThinPool& kernel_pool) {
     if (adoption != Adoption::kForeign) continue;
     spdlog::error(
         "/dev/mapper/{0} is left alone: it is not thin device {1} with {2} bytes, as in Convoy's "
-        "files; volume {0} can't be used before it is away (dmsetup remove, or dmsetup rename) and "
+        "files; volume {0} can't be used before it is unmounted and away (dmsetup remove) and "
         "the daemon is started again",
         volume.name, volume.thin_id, volume.size);
   }

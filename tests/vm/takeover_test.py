@@ -341,7 +341,10 @@ class Takeover(unittest.TestCase):
         self.old.write_volume("gone", 77)
         lost = {"good name": {"Name": "good name", "CreatedTime": CREATED, "DevID": 8, "Activated": False}}
         self.old.write_volume("../../evil", 7, file="evil", Snapshots=lost)
-        self.old.write_volume("again", 3)
+        # A snapshot with the name of a volume that comes later.
+        message("create_snap 10 3")
+        taken = {"logs": {"Name": "logs", "CreatedTime": CREATED, "DevID": 10, "Activated": False}}
+        self.old.write_volume("again", 3, Snapshots=taken)
         (DRIVER_ROOT / "devicemapper_volume_cut.json").touch()
         self.start()
         self.assertEqual(sorted(convoy_json("list")), ["again", "db", "logs"])
@@ -353,13 +356,14 @@ class Takeover(unittest.TestCase):
             "snapshot 'good name' is not taken over: its volume is not",
             f"dmsetup create NAME --table '0 {SECTORS} thin /dev/mapper/convoy-pool 8'",
             "volume 'app' is not taken over: another one has thin device 3",
+            "snapshot 'logs' is not taken over: another one has that name",
             "devicemapper_volume_cut.json: is empty",
             "the pool has a thin device 6 ",
         ):
             self.assertIn(sentence, log)
         self.assertEqual(uuid_of("app"), "")
         convoy("create", "new", "--size", "64M")
-        self.assertEqual(convoy_json("inspect", "new")["DriverInfo"]["DevID"], "9")
+        self.assertEqual(convoy_json("inspect", "new")["DriverInfo"]["DevID"], "11")
 
     def test_files_that_are_put_back_are_not_taken_for_new_ones(self) -> None:
         self.start()
