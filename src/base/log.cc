@@ -1,9 +1,9 @@
 #include "base/log.h"
 
-#include <iterator>
 #include <memory>
+#include <string>
 
-#include <fmt/format.h>
+#include <nlohmann/json.hpp>
 #include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
@@ -14,19 +14,16 @@
 namespace convoy {
 namespace {
 
-// The message as the inside of a JSON string.
+// The message as a JSON string.
 class JsonMessage : public spdlog::custom_flag_formatter {
  public:
   void format(const spdlog::details::log_msg& message, const std::tm&,
               spdlog::memory_buf_t& out) override {
-    for (const char c : message.payload) {
-      if (c == '"' || c == '\\') out.push_back('\\');
-      if (static_cast<unsigned char>(c) < ' ') {
-        fmt::format_to(std::back_inserter(out), "\\u{:04x}", c);
-      } else {
-        out.push_back(c);
-      }
-    }
+    // Names and what programs print may not be UTF-8.
+    const std::string text =
+        nlohmann::json(std::string(message.payload.begin(), message.payload.end()))
+            .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    out.append(text.data(), text.data() + text.size());
   }
   std::unique_ptr<custom_flag_formatter> clone() const override {
     return std::make_unique<JsonMessage>();
@@ -52,7 +49,7 @@ void start_log(const std::string& file, LogFormat format, LogLevel level) {
   }
   auto formatter = std::make_unique<spdlog::pattern_formatter>();
   formatter->add_flag<JsonMessage>('*').set_pattern(
-      R"({"time":"%Y-%m-%dT%H:%M:%S.%e%z","level":"%l","message":"%*"})");
+      R"({"time":"%Y-%m-%dT%H:%M:%S.%e%z","level":"%l","message":%*})");
   spdlog::set_formatter(std::move(formatter));
 }
 

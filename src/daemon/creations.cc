@@ -7,6 +7,16 @@
 namespace convoy {
 namespace {
 
+// Whether all that `asked` says is in what is under way.
+bool agrees(const Creations::Request& present, const Creations::Request& asked) {
+  const auto same = [](const auto& is, const auto& wanted) { return !wanted || is == wanted; };
+  return same(present.volume.size, asked.volume.size) &&
+         same(present.volume.filesystem, asked.volume.filesystem) &&
+         same(present.volume.mkfs_options, asked.volume.mkfs_options) &&
+         same(present.volume.mount_options, asked.volume.mount_options) &&
+         (asked.backup.empty() || present.backup == asked.backup);
+}
+
 [[noreturn]] void refuse(const VolumeRow& volume, const char* what, const std::string& present,
                          const std::string& asked) {
   throw Error(ErrorKind::kAlreadyExists, "volume '{}' exists already, and its {} is '{}', not '{}'",
@@ -55,7 +65,7 @@ std::shared_ptr<Job> Creations::start_or_join(const Request& request) {
   std::erase_if(running_, [](const auto& entry) { return entry.second.job->wait({}); });
   const std::string& name = request.volume.name;
   if (const auto found = running_.find(name); found != running_.end()) {
-    if (found->second.request == request) return found->second.job;
+    if (agrees(found->second.request, request)) return found->second.job;
     throw Error(ErrorKind::kBusy, "volume '{}' is being created with other options", name);
   }
   if (const auto present = find_by_name(volumes_, name)) {

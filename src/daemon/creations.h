@@ -24,8 +24,6 @@ class Creations {
   struct Request {
     NewVolume volume;
     std::string backup;  // URL; empty: an empty volume
-
-    bool operator==(const Request&) const = default;
   };
 
   // Makes the volume, unless it is there, and waits until it is. A volume that is there, or being

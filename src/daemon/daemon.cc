@@ -43,6 +43,8 @@ sigset_t block_stop_signals() {
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   // A client that has left is an error of its answer, not the daemon's end.
   std::signal(SIGPIPE, SIG_IGN);
+  // Whoever started us may have left it ignored, and then nobody learns how a child ended.
+  std::signal(SIGCHLD, SIG_DFL);
   return signals;
 }
 

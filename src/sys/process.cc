@@ -111,7 +111,8 @@ bool collect_output(int fd, std::chrono::steady_clock::time_point deadline, std:
 std::optional<int> wait_for(pid_t pid, std::chrono::steady_clock::time_point deadline) {
   int status = 0;
   // It has closed its output, so it ends in a moment, as a rule.
-  while (::waitpid(pid, &status, WNOHANG) == 0) {
+  pid_t ended = 0;
+  while ((ended = ::waitpid(pid, &status, WNOHANG)) == 0) {
     if (std::chrono::steady_clock::now() >= deadline) {
       ::kill(-pid, SIGKILL);
       ::waitpid(pid, &status, 0);
@@ -119,6 +120,7 @@ std::optional<int> wait_for(pid_t pid, std::chrono::steady_clock::time_point dea
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
+  if (ended < 0) throw system_error(errno, "waitpid");
   return status;
 }
 
