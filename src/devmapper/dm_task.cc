@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "devmapper/raw_ioctl.h"
 
 namespace convoy {
 namespace {
@@ -43,8 +44,9 @@ __attribute__((format(printf, 5, 6))) void log_message(int, const char*, int, in
   spdlog::debug("libdevmapper: {}", line.data());
 }
 
-std::optional<DmTarget> only_target(int type, const std::string& name) {
-  DmTask task(type, name);
+// The only line of its table, as libdevmapper reads it.
+std::optional<DmTarget> only_target(const std::string& name) {
+  DmTask task(DM_DEVICE_TABLE, name);
   const int error = task.try_run();
   if (error == ENXIO) return std::nullopt;
   if (error != 0) throw system_error(error, fmt::format("can't read the table of {}", name));
@@ -143,11 +145,17 @@ std::optional<DmInfo> dm_info(const std::string& name) {
 }
 
 std::optional<DmTarget> dm_table(const std::string& name) {
-  return only_target(DM_DEVICE_TABLE, name);
+  return only_target(name);
 }
 
 std::optional<DmTarget> dm_status(const std::string& name) {
-  return only_target(DM_DEVICE_STATUS, name);
+  const UniqueFd control = open_dm_control();
+  if (!control) throw system_error(errno, "can't open /dev/mapper/control");
+  RawIoctl request = RawIoctl::prepare(to_dm_name(name));
+  const int error = request.run(control, DM_TABLE_STATUS);
+  if (error == ENXIO) return std::nullopt;
+  if (error != 0) throw system_error(error, fmt::format("can't read the status of {}", name));
+  return request.only_target(name);
 }
 
 std::vector<std::string> all_dm_names() {

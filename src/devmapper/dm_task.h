@@ -11,6 +11,7 @@
 #include <sys/types.h>
 
 #include "base/units.h"
+#include "devmapper/dm_target.h"
 
 namespace convoy {
 
@@ -22,16 +23,9 @@ struct DmInfo {
   bool has_table = false;
 };
 
-// The only line of a device's table or status.
-struct DmTarget {
-  Sectors length;
-  std::string type;
-  std::string parameters;
-};
-
 // Requests by name. libdevmapper keeps its control descriptor and its list of node operations in
 // globals, so one lock of the process serialises them. What can take long goes by RawIoctl: a
-// message that deletes a large device, for one.
+// message that deletes a large device, and a status, which waits for that.
 class DmTask {
  public:
   // `type` is one of DM_DEVICE_*.

@@ -131,7 +131,18 @@ void KernelThinPool::adopt_pool(const PoolTable& table) {
   load.add_target(dm_table(table.name).value().length, "thin-pool", pool_parameters(table));
   load.run();
   // One request suspends, changes the table and resumes, so nobody is left suspended by our death.
-  DmTask(DM_DEVICE_RESUME, table.name).run();
+  try {
+    DmTask(DM_DEVICE_RESUME, table.name).run();
+  } catch (const Error& error) {
+    // Then it is suspended. Without the new table it can be resumed with the old one.
+    DmTask(DM_DEVICE_CLEAR, table.name).try_run();
+    DmTask(DM_DEVICE_RESUME, table.name).try_run();
+    throw Error(
+        error.kind(),
+        "the running pool {0} can't be given our settings: {1}; 'dmsetup info {0}' must not "
+        "say that it is suspended, else run: dmsetup resume {0}",
+        table.name, error.message());
+  }
 }
 
 Adoption KernelThinPool::adopt(const std::string& name, const std::string& object_uuid, ThinId id,
@@ -300,6 +311,7 @@ bool KernelThinPool::name_in_use(const std::string& name) {
 }
 
 std::optional<Sectors> KernelThinPool::mapped(const std::string& name) {
+  if (!device_number(name)) return std::nullopt;  // not ours
   const std::optional<DmTarget> status = dm_status(name);
   if (!status || status->type != "thin") return std::nullopt;
   // "<mapped sectors> <highest mapped sector>", or "Fail".

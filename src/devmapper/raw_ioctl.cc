@@ -40,6 +40,15 @@ int RawIoctl::run(const UniqueFd& control, unsigned long command) {
   return ::ioctl(control.get(), command, this) == 0 ? 0 : errno;
 }
 
+std::optional<DmTarget> RawIoctl::only_target(const std::string& name) const {
+  if (header.target_count == 0) return std::nullopt;
+  if (header.target_count > 1 || (header.flags & DM_BUFFER_FULL_FLAG) != 0)
+    throw Error(ErrorKind::kCorrupt, "the dm device {} has a table of several lines", name);
+  dm_target_spec spec;
+  std::memcpy(&spec, payload.data(), sizeof spec);
+  return DmTarget{{spec.length}, spec.target_type, payload.data() + sizeof spec};
+}
+
 UniqueFd open_dm_control() {
   return UniqueFd(::open("/dev/mapper/control", O_RDWR | O_CLOEXEC));
 }

@@ -3,11 +3,13 @@
 #pragma once
 
 #include <array>
+#include <optional>
 #include <string>
 
 #include <linux/dm-ioctl.h>
 #include <sys/ioctl.h>
 
+#include "devmapper/dm_target.h"
 #include "sys/unique_fd.h"
 
 namespace convoy {
@@ -17,10 +19,12 @@ using DmName = std::array<char, DM_NAME_LEN>;
 // Throws kInvalidArgument if the name is too long for the kernel.
 DmName to_dm_name(const std::string& name);
 
-// An ioctl on one device, with room for a message of a thin pool. Neither function allocates.
+// An ioctl on one device, with room for a message of a thin pool or a target's status. Preparing
+// and running it allocates nothing.
 struct RawIoctl {
   dm_ioctl header;
-  std::array<char, 128> payload;
+  // The kernel lays out structs in it from its start on.
+  alignas(8) std::array<char, 1024> payload;
 
   // A request without a message: DM_DEV_SUSPEND suspends if `flags` has DM_SUSPEND_FLAG, else it
   // resumes.
@@ -30,6 +34,10 @@ struct RawIoctl {
 
   // The kernel's errno, or 0. It may be run once: the kernel writes its answer into it.
   int run(const UniqueFd& control, unsigned long command);
+
+  // What DM_TABLE_STATUS has answered for the device `name`; nothing if it has no table. Throws
+  // kCorrupt if it has several lines, or one too long for us.
+  std::optional<DmTarget> only_target(const std::string& name) const;
 };
 
 // The descriptor that all of them go through; not open if the kernel has no device mapper or we may

@@ -372,6 +372,7 @@ std::unique_ptr<KernelThinPool> open_pool(Catalog& catalog, const PoolRow& known
     settle_new_pool(catalog, *kernel_pool, pool);
   }
 
+  if (pool.metadata_size != known.metadata_size) catalog.set_pool_devices(pool);
   if (pool.data_device != known.data_device || pool.metadata_device != known.metadata_device) {
     spdlog::warn("the pool's devices are now {} and {} (they were {} and {})",
                  pool.data_device.native(), pool.metadata_device.native(),

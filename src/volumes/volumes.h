@@ -37,8 +37,6 @@ struct NewVolume {
   std::optional<std::string> filesystem;
   std::optional<std::string> mkfs_options;   // more words for mkfs
   std::optional<std::string> mount_options;  // as mount(8) takes them after -o
-
-  bool operator==(const NewVolume&) const = default;
 };
 
 // What a volume that is restored has from its backup.
@@ -150,6 +148,7 @@ class Volumes {
   std::filesystem::path mounted_at(const VolumeRow& volume, const std::vector<Mount>& mounts);
   std::filesystem::path default_mountpoint(const VolumeRow& volume) const;
   void mount_now(const VolumeRow& volume, const std::filesystem::path& target);
+  std::uint64_t trim_step(const Uuid& uuid, std::uint64_t begin, std::uint64_t end);
   void unmount_now(const VolumeRow& volume, const std::filesystem::path& target);
   void forget_mountpoint(const VolumeRow& volume, const std::filesystem::path& target);
 

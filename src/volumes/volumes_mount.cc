@@ -126,23 +126,29 @@ void Volumes::force_unmount(std::string_view reference) {
 
 std::uint64_t Volumes::trim(std::string_view reference,
                             const std::function<void(std::uint64_t)>& progress) {
-  // Not under the volume's lock, which would keep its snapshots and mounts waiting. The file system
-  // stays mounted while a call is under way.
-  const VolumeView found = inspect(reference);
-  const std::optional<dev_t> device = pool_.device_number(found.volume.name);
-  if (found.mountpoint.empty() || !device) {
-    throw Error(ErrorKind::kInvalidArgument, "volume '{}' is not mounted; mount it first",
-                found.volume.name);
-  }
+  const VolumeRow volume = catalog_.find_volume(reference);
   std::uint64_t trimmed = 0;
-  const std::uint64_t size = found.volume.size;
-  for (std::uint64_t begin = 0; begin < size; begin += kTrimStep) {
-    const std::uint64_t end = std::min(begin + kTrimStep, size);
-    trimmed += mounts_.trim(found.mountpoint, *device, begin, end);
+  for (std::uint64_t begin = 0; begin < volume.size; begin += kTrimStep) {
+    const std::uint64_t end = std::min(begin + kTrimStep, volume.size);
+    trimmed += trim_step(volume.uuid, begin, end);
     progress(end);
+    // A mutex is not fair: whoever waits for the volume gets it now.
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
-  spdlog::info("volume {} trimmed: {} of it are free", found.volume.name, format_size(trimmed));
+  spdlog::info("volume {} trimmed: {} of it are free", volume.name, format_size(trimmed));
   return trimmed;
+}
+
+std::uint64_t Volumes::trim_step(const Uuid& uuid, std::uint64_t begin, std::uint64_t end) {
+  // The mount is open only under the lock, so no unmount finds it busy because of us.
+  const auto [volume, lock] = lock_volume(uuid.to_string());
+  const std::filesystem::path mountpoint = mounted_at(volume, mounts_.mounts());
+  const std::optional<dev_t> device = pool_.device_number(volume.name);
+  if (mountpoint.empty() || !device) {
+    throw Error(ErrorKind::kInvalidArgument, "volume '{}' is not mounted{}", volume.name,
+                begin == 0 ? "; mount it first" : " any more");
+  }
+  return mounts_.trim(mountpoint, *device, begin, end);
 }
 
 void Volumes::unmount_now(const VolumeRow& volume, const std::filesystem::path& target) {
