@@ -67,15 +67,13 @@ void give_uuid(const std::string& name, const std::string& uuid) {
   task.run();
 }
 
-// True if the device's whole table is this line.
-bool has_table(const std::string& name, const DmTarget& line) {
+// The whole table of a device that others may have made; nothing if it is not one line.
+std::optional<DmTarget> only_line(const std::string& name) {
   try {
-    const std::optional<DmTarget> table = dm_table(name);
-    return table && table->length == line.length && table->type == line.type &&
-           table->parameters == line.parameters;
+    return dm_table(name);
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kCorrupt) throw;
-    return false;  // several lines
+    return std::nullopt;
   }
 }
 
@@ -102,11 +100,7 @@ std::string dm_uuid(const std::string& pool_uuid, const std::string& object_uuid
 std::optional<ActivePool> KernelThinPool::find(const std::string& name) {
   const std::optional<DmInfo> info = dm_info(name);
   if (!info) return std::nullopt;
-  if (!info->has_table && info->uuid.starts_with(kUuidPrefix)) {
-    remove_device(name);
-    return std::nullopt;
-  }
-  const std::optional<DmTarget> table = dm_table(name);
+  const std::optional<DmTarget> table = only_line(name);
   if (!table || table->type != "thin-pool") {
     throw Error(ErrorKind::kAlreadyExists,
                 "a dm device named {} exists and is no thin pool; choose another dm.thinpoolname",
@@ -122,26 +116,31 @@ std::optional<ActivePool> KernelThinPool::find(const std::string& name) {
   return pool;
 }
 
-void KernelThinPool::adopt_pool(const PoolTable& table) {
-  if (dm_info(table.name).value().uuid.empty())
-    give_uuid(table.name, dm_uuid(table.uuid, table.uuid));
+void KernelThinPool::remove_unfinished_pool(const std::string& name, const std::string& pool_uuid) {
+  const std::optional<DmInfo> info = dm_info(name);
+  if (info && !info->has_table && info->uuid == dm_uuid(pool_uuid, pool_uuid)) remove_device(name);
+}
+
+void KernelThinPool::make_ours() {
+  if (dm_info(table_.name).value().uuid.empty())
+    give_uuid(table_.name, dm_uuid(table_.uuid, table_.uuid));
   // One pool's features differ from another's: in one with skip_block_zeroing, new volumes would
   // show what was in their blocks before.
-  DmTask load(DM_DEVICE_RELOAD, table.name);
-  load.add_target(dm_table(table.name).value().length, "thin-pool", pool_parameters(table));
+  DmTask load(DM_DEVICE_RELOAD, table_.name);
+  load.add_target(dm_table(table_.name).value().length, "thin-pool", pool_parameters(table_));
   load.run();
   // One request suspends, changes the table and resumes, so nobody is left suspended by our death.
   try {
-    DmTask(DM_DEVICE_RESUME, table.name).run();
+    DmTask(DM_DEVICE_RESUME, table_.name).run();
   } catch (const Error& error) {
     // Then it is suspended. Without the new table it can be resumed with the old one.
-    DmTask(DM_DEVICE_CLEAR, table.name).try_run();
-    DmTask(DM_DEVICE_RESUME, table.name).try_run();
+    DmTask(DM_DEVICE_CLEAR, table_.name).try_run();
+    DmTask(DM_DEVICE_RESUME, table_.name).try_run();
     throw Error(
         error.kind(),
         "the running pool {0} can't be given our settings: {1}; 'dmsetup info {0}' must not "
         "say that it is suspended, else run: dmsetup resume {0}",
-        table.name, error.message());
+        table_.name, error.message());
   }
 }
 
@@ -151,16 +150,20 @@ Adoption KernelThinPool::adopt(const std::string& name, const std::string& objec
   if (!info) return Adoption::kInactive;
   if (info->uuid == dm_uuid(table_.uuid, object_uuid)) return Adoption::kAdopted;
   const dev_t pool = dm_info(table_.name).value().device;
-  const DmTarget line = {size, "thin", fmt::format("{}:{} {}", major(pool), minor(pool), id.value)};
-  if (!info->uuid.empty() || !has_table(name, line)) return Adoption::kForeign;
+  const std::optional<DmTarget> line = only_line(name);
+  if (!info->uuid.empty() || !line || line->length != size || line->type != "thin" ||
+      line->parameters != fmt::format("{}:{} {}", major(pool), minor(pool), id.value)) {
+    return Adoption::kForeign;
+  }
   give_uuid(name, dm_uuid(table_.uuid, object_uuid));
   return Adoption::kAdopted;
 }
 
-KernelThinPool::KernelThinPool(PoolTable table, int guard_lock_fd)
+KernelThinPool::KernelThinPool(PoolTable table, int guard_lock_fd, WithoutUuid without_uuid)
     : table_(std::move(table)), guard_(guard_lock_fd) {
   if (const std::optional<DmInfo> existing = dm_info(table_.name)) {
-    if (existing->uuid != dm_uuid(table_.uuid, table_.uuid)) {
+    const bool accepted = existing->uuid.empty() && without_uuid == WithoutUuid::kAccepted;
+    if (existing->uuid != dm_uuid(table_.uuid, table_.uuid) && !accepted) {
       throw Error(ErrorKind::kAlreadyExists,
                   "a dm device named {} exists that is not this pool (its UUID is '{}'); choose "
                   "another dm.thinpoolname",
@@ -302,6 +305,22 @@ std::vector<ActiveThin> KernelThinPool::active() {
       device.size = table->length;
     }
     devices.push_back(std::move(device));
+  }
+  return devices;
+}
+
+std::map<std::uint32_t, std::string> KernelThinPool::active_in_others() {
+  const dev_t pool = dm_info(table_.name).value().device;
+  std::map<std::uint32_t, std::string> devices;
+  for (const std::string& name : all_dm_names()) {
+    const std::optional<DmInfo> info = dm_info(name);
+    if (!info || is_ours(*info)) continue;
+    const std::optional<DmTarget> line = only_line(name);
+    if (!line || line->type != "thin") continue;
+    std::string pool_device;
+    std::uint32_t thin_id = 0;
+    std::istringstream(line->parameters) >> pool_device >> thin_id;
+    if (parse_device(pool_device) == pool) devices.emplace(thin_id, name);
   }
   return devices;
 }

@@ -1,8 +1,7 @@
 // The thin pool of the running kernel.
 #pragma once
 
-#include <memory>
-#include <mutex>
+#include <map>
 
 #include "devmapper/dm_task.h"
 #include "devmapper/suspend_guard.h"
@@ -36,20 +35,24 @@ enum class Adoption { kInactive, kAdopted, kForeign };
 
 class KernelThinPool : public ThinPool {
  public:
-  // The pool that is active under `name`; nothing if there is none. One of ours without a table is
-  // what a process leaves that was killed while it made it: it is removed. Throws kAlreadyExists if
-  // a dm device of that name exists that is no thin pool.
+  // The pool that is active under `name`; nothing if there is none. Throws kAlreadyExists if a dm
+  // device of that name exists that is no thin pool.
   static std::optional<ActivePool> find(const std::string& name);
 
-  // The pool without a dm UUID that is active under table.name, on this table's devices, as the
-  // caller has looked, becomes ours: it gets our UUID and our table. Those who use its thin devices
-  // wait for a moment. May be done again.
-  static void adopt_pool(const PoolTable& table);
+  // Removes what a process leaves that was killed while it made the pool: a device with this dm
+  // name, this pool's UUID, and no table. Nobody else may be making the pool.
+  static void remove_unfinished_pool(const std::string& name, const std::string& pool_uuid);
 
   // Brings the pool up (whether its metadata device holds one or zeros, the caller has looked), or
-  // takes over the one that is active under table.name, which must be ours. `guard_lock_fd`: see
-  // SuspendGuard.
-  KernelThinPool(PoolTable table, int guard_lock_fd);
+  // takes the one that is active under table.name, which must be ours, or `without_uuid` nobody's.
+  // `guard_lock_fd`: see SuspendGuard.
+  enum class WithoutUuid { kRefused, kAccepted };
+  KernelThinPool(PoolTable table, int guard_lock_fd,
+                 WithoutUuid without_uuid = WithoutUuid::kRefused);
+
+  // Gives an accepted pool our UUID and our table, whatever it had. Those who use its thin devices
+  // wait for a moment. May be done again.
+  void make_ours();
 
   // The device of this name becomes ours, while it is in use too, if it has no dm UUID and is just
   // what activate would make of the other arguments. Another one is left as it is.
@@ -72,6 +75,7 @@ class KernelThinPool : public ThinPool {
   Effect deactivate(const std::string& name) override;
   void resume(const std::string& name) override;
   std::vector<ActiveThin> active() override;
+  std::map<std::uint32_t, std::string> active_in_others() override;
   bool name_in_use(const std::string& name) override;
   std::optional<Sectors> mapped(const std::string& name) override;
   std::optional<dev_t> device_number(const std::string& name) override;

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -100,6 +101,10 @@ class ThinPool {
   // This pool's thin devices that are active. Devices of others, even with a name that looks like
   // ours, are not among them.
   virtual std::vector<ActiveThin> active() = 0;
+
+  // The thin ids that devices of others have active, and the dm names of those. The kernel would
+  // let the same thin device be active a second time, as another block device.
+  virtual std::map<std::uint32_t, std::string> active_in_others() = 0;
 
   // True if a dm device of this name exists, whoever made it.
   virtual bool name_in_use(const std::string& name) = 0;

@@ -266,14 +266,13 @@ void check_adoptable(const ActivePool& active, const PoolRow& pool) {
   }
 }
 
-// Throws unless the devices are the pool's, and free for it if it isn't active. Returns whether it
-// is.
-bool check_devices(const PoolRow& pool, const std::filesystem::path& root) {
+// Throws unless the devices are the pool's, and free for it if it isn't active.
+void check_devices(const PoolRow& pool, const std::filesystem::path& root) {
   if (const std::optional<ActivePool> active = KernelThinPool::find(pool.name)) {
     check_active("dm.datadev", pool.data_device, active->data_device);
     check_active("dm.metadatadev", pool.metadata_device, active->metadata_device);
     if (is_being_taken_over(pool)) check_adoptable(*active, pool);
-    return true;
+    return;
   }
   if (pool.state == PoolRow::State::kReady || is_being_taken_over(pool)) {
     require_free("dm.datadev", pool.data_device);
@@ -281,7 +280,6 @@ bool check_devices(const PoolRow& pool, const std::filesystem::path& root) {
     check_metadata(pool, root);
     check_data(pool);
   }
-  return false;
 }
 
 PoolRow plan_new_pool(const PoolOptions& options, ForeignData foreign_data) {
@@ -363,9 +361,11 @@ std::unique_ptr<KernelThinPool> open_pool(Catalog& catalog, const PoolRow& known
                                           const std::filesystem::path& root,
                                           const PoolOptions& options, int guard_lock_fd) {
   const PoolRow pool = apply_options(known, options);
-  const bool is_active = check_devices(pool, root);
-  if (is_active && is_being_taken_over(pool)) KernelThinPool::adopt_pool(table_of(pool));
-  auto kernel_pool = std::make_unique<KernelThinPool>(table_of(pool), guard_lock_fd);
+  check_devices(pool, root);
+  using WithoutUuid = KernelThinPool::WithoutUuid;
+  auto kernel_pool = std::make_unique<KernelThinPool>(
+      table_of(pool), guard_lock_fd,
+      is_being_taken_over(pool) ? WithoutUuid::kAccepted : WithoutUuid::kRefused);
   if (is_being_taken_over(pool)) {
     finish_takeover(catalog, *kernel_pool, pool, root);
   } else if (pool.state == PoolRow::State::kCreating) {
@@ -418,6 +418,7 @@ std::unique_ptr<KernelThinPool> bring_up_pool(Catalog& catalog, const std::files
                                               const PoolOptions& options, ForeignData foreign_data,
                                               int guard_lock_fd) {
   std::optional<PoolRow> pool = catalog.pool();
+  if (pool) KernelThinPool::remove_unfinished_pool(pool->name, pool->uuid.to_string());
   if (pool && pool->state == PoolRow::State::kCreating && pool->labelled && !was_begun(*pool)) {
     catalog.remove_pool();
     pool.reset();

@@ -125,10 +125,7 @@ class Inventory {
     volume.created = convoy.created;
     volume.filesystem = convoy.filesystem.empty() ? pool_.default_filesystem : convoy.filesystem;
     if (convoy.mountpoint.is_absolute()) {
-      // As the kernel tells it.
-      std::error_code error;
-      volume.mountpoint = std::filesystem::weakly_canonical(convoy.mountpoint, error);
-      if (error) volume.mountpoint = convoy.mountpoint;
+      volume.mountpoint = convoy.mountpoint;
       taken.user = VolumeUser{VolumeUser::Kind::kCommand, "", boot_id_};
     }
     return taken;
@@ -183,7 +180,12 @@ void take_over_files(Catalog& catalog, KernelThinPool& kernel_pool, const PoolRo
                      const std::filesystem::path& root) {
   const ConvoyRoot convoy = read_convoy_root(root);
   Devices devices = devices_of(kernel_pool);
-  require_some_volume(convoy, pool, devices);
+  try {
+    require_some_volume(convoy, pool, devices);
+  } catch (const Error&) {
+    catalog.remove_pool();  // its row names the wrong devices
+    throw;
+  }
   Inventory inventory(pool, std::move(devices), read_text_file("/proc/sys/kernel/random/boot_id"));
   for (const std::string& sentence : convoy.unreadable)
     spdlog::warn("not taken over from Convoy: {}", sentence);
@@ -253,6 +255,7 @@ void finish_takeover(Catalog& catalog, KernelThinPool& kernel_pool, const PoolRo
     take_over_files(catalog, kernel_pool, pool, root);
     kernel_pool.set_transaction_id(status.transaction_id, pool.transaction_id);
   }
+  kernel_pool.make_ours();
   adopt_active(catalog, kernel_pool);
   rename_convoy_files(root);
   catalog.set_pool_ready();

@@ -3,9 +3,10 @@
 // What is done, in this order, so that each start can go on where the one before was cut short:
 //
 //   the catalog gets the pool's row: being made, and without a label
-//   the pool's dm device, if it is active, becomes ours
+//   the pool's thin devices are compared with the files: they may be an old copy, of another pool
 //   the catalog gets all volumes and snapshots, in one transaction
 //   the pool's transaction id becomes the catalog's: from now on the files are not read any more
+//   the pool's dm device becomes ours, with our table
 //   the thin devices that are active become ours
 //   the files are renamed
 //   the catalog's row is that of a ready pool
@@ -32,7 +33,8 @@ PoolRow row_of(const ConvoyPool& convoy);
 // none of the volumes in the files.
 void require_convoy_pool(const ConvoyRoot& convoy, const PoolRow& row, Metadata& metadata);
 
-// Does the rest for a pool that is up and ours. A volume or snapshot that can't be taken over (its
+// Does the rest for a pool that is up. Throws kInvalidArgument, with the pool as it was, if it has
+// none of the files' volumes. A volume or snapshot that can't be taken over (its
 // thin device is gone, its name is none that we have) is left alone; the log says why, and how to
 // get at its data.
 void finish_takeover(Catalog& catalog, KernelThinPool& kernel_pool, const PoolRow& pool,

@@ -77,7 +77,7 @@ void Volumes::require_active(const VolumeRow& volume) {
               "volume '{}' is not active: {}; start the daemon again to activate it", volume.name,
               pool_.name_in_use(volume.name)
                   ? "a dm device of its name is not ours, so rename or remove that one"
-                  : "its dm device is gone");
+                  : "it has no dm device, for a reason that the daemon logged as it started");
 }
 
 void Volumes::destroy(const VolumeRow& volume) {

@@ -79,8 +79,17 @@ void Volumes::remove_unfinished() {
 }
 
 void Volumes::activate_all() {
+  const std::map<std::uint32_t, std::string> others = pool_.active_in_others();
   for (const VolumeRow& volume : catalog_.volumes()) {
     if (volume.state != DeviceState::kReady || pool_.device_number(volume.name)) continue;
+    if (const auto other = others.find(volume.thin_id); other != others.end()) {
+      // Two mounts of it would destroy each other's file system.
+      spdlog::error(
+          "volume {0} is left inactive: /dev/mapper/{1} is the same thin device, and not ours; "
+          "remove that one (dmsetup remove {1}) and start the daemon again",
+          volume.name, other->second);
+      continue;
+    }
     attempt("volume " + volume.name, [&] { activate(volume); });
   }
 }

@@ -305,6 +305,13 @@ class Takeover(unittest.TestCase):
         self.refused("dm.metadatadev=%s contradicts the running pool" % META)
         run("dmsetup", "remove", "convoy-pool")
         self.refused("has none of the 3 volumes in Convoy's files", "--driver-opts", f"dm.metadatadev={SPARE}")
+        # The same, running, as an old copy of a root finds it: it is somebody else's.
+        run("dmsetup", "create", "convoy-pool", "--table", table)
+        sentence = daemon_error("--driver-opts", f"dm.metadatadev={SPARE}")
+        self.assertIn("has none of the 3 volumes in Convoy's files", sentence)
+        self.assertEqual(uuid_of("convoy-pool"), "")
+        self.assertIn("skip_block_zeroing", run("dmsetup", "table", "convoy-pool").stdout)
+        run("dmsetup", "remove", "convoy-pool")
         POOL_FILE.write_text("")
         self.refused(f"{POOL_FILE}: is empty")
         self.old.write_files()
@@ -362,6 +369,9 @@ class Takeover(unittest.TestCase):
         ):
             self.assertIn(sentence, log)
         self.assertEqual(uuid_of("app"), "")
+        # Its thin device is that of 'app': mounted by both names, it would be destroyed.
+        self.assertIn("volume again is left inactive: /dev/mapper/app is the same thin device", log)
+        self.assertIn("volume 'again' is not active", convoy_error("mount", "again"))
         convoy("create", "new", "--size", "64M")
         self.assertEqual(convoy_json("inspect", "new")["DriverInfo"]["DevID"], "11")
 
