@@ -171,8 +171,11 @@ class _Boot:
                     self._read_console(process)
                 records = self._kernel_records()
                 log.add_boot(self._number, records, self._console_text())
-        panicked = process.returncode == -signal.SIGABRT or b"Kernel panic" in self._console
-        return End(how, self._status(), panicked, self._console_text(), records)
+        status = self._status()
+        # UML itself may abort while it exits: the kernel has halted then, after the status was reported.
+        aborted = process.returncode == -signal.SIGABRT and status is None
+        panicked = aborted or b"Kernel panic" in self._console
+        return End(how, status, panicked, self._console_text(), records)
 
     def _fill_share(self) -> None:
         self._share.mkdir()
