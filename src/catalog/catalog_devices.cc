@@ -168,16 +168,25 @@ std::optional<DeviceState> Catalog::state_of_name(const std::string& name) {
 
 namespace {
 
+std::string_view presence(DeviceState state) {
+  switch (state) {
+    case DeviceState::kCreating:
+      return "is being created";
+    case DeviceState::kDeleting:
+      return "is still being deleted";
+    case DeviceState::kReady:
+      break;
+  }
+  return "exists already";
+}
+
 template <typename Database>
 void check_name_is_free(Database& access, const std::string& name) {
   SQLite::Statement row = access.query("SELECT kind, state FROM device WHERE name = ?", name);
   if (!row.executeStep()) return;
   const std::string kind = row.getColumn(0).getString();
   const DeviceState state = parse_state(row.getColumn(1).getString());
-  throw Error(ErrorKind::kAlreadyExists, "a {} named '{}' {}", kind, name,
-              state == DeviceState::kCreating   ? "is being created"
-              : state == DeviceState::kDeleting ? "is still being deleted"
-                                                : "exists already");
+  throw Error(ErrorKind::kAlreadyExists, "a {} named '{}' {}", kind, name, presence(state));
 }
 
 // A thin id that no row has. They are given out in turn, so that one is used again as late as

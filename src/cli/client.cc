@@ -171,10 +171,11 @@ Json Client::run_job(const ApiCall& call) {
       const Json& job = last["Job"];
       bar.show(job.value("BytesDone", std::uint64_t{0}), job.value("BytesTotal", std::uint64_t{0}));
       if (interrupts > 0 && !std::exchange(cancelled, true)) {
-        // It may have ended in this moment.
         try {
           Client(socket_).call({"DELETE", "/v1/job", {{"id", job.value("ID", "")}}});
-        } catch (const Error&) {
+        } catch (const Error& error) {
+          // It may have ended in this moment.
+          if (error.kind() != ErrorKind::kNotFound) throw;
         }
       }
     });

@@ -1,6 +1,7 @@
 #include "cli/progress_bar.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 
 #include <fmt/format.h>
@@ -14,7 +15,7 @@ namespace {
 
 std::string format_seconds(double seconds) {
   if (seconds >= 360'000) return "--:--";
-  const auto whole = static_cast<unsigned>(seconds + 0.5);
+  const auto whole = static_cast<unsigned>(std::lround(seconds));
   if (whole >= 3600)
     return fmt::format("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60);
   return fmt::format("{}:{:02}", whole / 60, whole % 60);
@@ -53,14 +54,14 @@ void ProgressBar::show(std::uint64_t done, std::uint64_t total) {
       progress_line(done, total, std::chrono::steady_clock::now() - start_, terminal_width() - 1);
   // Back to the line's begin, the new text, and what is left of the old one erased.
   fmt::print(stderr, "\r{}\x1b[K", line);
-  std::fflush(stderr);
+  static_cast<void>(std::fflush(stderr));
   drawn_ = true;
 }
 
 void ProgressBar::finish() {
   if (!drawn_) return;
   fmt::print(stderr, "\r\x1b[K");
-  std::fflush(stderr);
+  static_cast<void>(std::fflush(stderr));
   drawn_ = false;
 }
 

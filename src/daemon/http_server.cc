@@ -156,7 +156,7 @@ void on_completed(void*, MHD_Connection*, void** state, MHD_RequestTerminationCo
 __attribute__((format(printf, 2, 0))) void log_message(void*, const char* format,
                                                        va_list arguments) {
   std::array<char, 512> line;
-  std::vsnprintf(line.data(), line.size(), format, arguments);
+  static_cast<void>(std::vsnprintf(line.data(), line.size(), format, arguments));
   spdlog::debug("libmicrohttpd: {}", line.data());
 }
 

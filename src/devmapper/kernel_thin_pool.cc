@@ -60,6 +60,10 @@ void remove_device(const std::string& name) {
   }
 }
 
+void resume_device(const std::string& name) {
+  DmTask(DM_DEVICE_RESUME, name).run();
+}
+
 // A device can be given a UUID once, whoever has it open.
 void give_uuid(const std::string& name, const std::string& uuid) {
   DmTask task(DM_DEVICE_RENAME, name);
@@ -131,7 +135,7 @@ void KernelThinPool::make_ours() {
   load.run();
   // One request suspends, changes the table and resumes, so nobody is left suspended by our death.
   try {
-    DmTask(DM_DEVICE_RESUME, table_.name).run();
+    resume_device(table_.name);
   } catch (const Error& error) {
     // Then it is suspended. Without the new table it can be resumed with the old one.
     DmTask(DM_DEVICE_CLEAR, table_.name).try_run();
@@ -169,7 +173,7 @@ KernelThinPool::KernelThinPool(PoolTable table, int guard_lock_fd, WithoutUuid w
                   "another dm.thinpoolname",
                   table_.name, existing->uuid);
     }
-    if (existing->suspended) resume(table_.name);
+    if (existing->suspended) resume_device(table_.name);
     return;
   }
   const std::uint64_t data_size = block_device_size(table_.data_device);
@@ -287,7 +291,7 @@ Effect KernelThinPool::deactivate(const std::string& name) {
 }
 
 void KernelThinPool::resume(const std::string& name) {
-  DmTask(DM_DEVICE_RESUME, name).run();
+  resume_device(name);
 }
 
 std::vector<ActiveThin> KernelThinPool::active() {

@@ -17,8 +17,6 @@
 #include "devmapper/raw_ioctl.h"
 #include "sys/file.h"
 
-extern char** environ;
-
 namespace convoy {
 namespace {
 
@@ -40,7 +38,8 @@ struct WireReply {
 WireReply serve(const UniqueFd& control, const WireRequest& request) {
   // All three are prepared before the first is run.
   std::array<char, 64> text;
-  std::snprintf(text.data(), text.size(), "create_snap %u %u", request.snapshot, request.origin);
+  static_cast<void>(std::snprintf(text.data(), text.size(), "create_snap %u %u", request.snapshot,
+                                  request.origin));
   RawIoctl suspend = RawIoctl::prepare(request.origin_name, DM_SUSPEND_FLAG);
   RawIoctl message = RawIoctl::prepare_message(request.pool_name, text.data());
   RawIoctl resume = RawIoctl::prepare(request.origin_name);
@@ -64,7 +63,8 @@ WireReply serve(const UniqueFd& control, const WireRequest& request) {
 int run_suspend_guard() {
   // The daemon's stop must not stop a snapshot half-way; the guard ends with the socket. And a
   // session of its own keeps the terminal's signals away.
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) std::signal(signal, SIG_IGN);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGPIPE})
+    static_cast<void>(std::signal(signal, SIG_IGN));
   ::setsid();
   const UniqueFd control = open_dm_control();
   if (!control) return 1;

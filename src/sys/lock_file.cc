@@ -8,7 +8,7 @@
 #include <sys/file.h>
 
 #include "base/error.h"
-#include "sys/file.h"
+#include "sys/file.h"  // NOLINT(readability-duplicate-include): the other is the system's
 
 namespace convoy {
 

@@ -55,8 +55,9 @@ std::string unescape(std::string_view text) {
 std::optional<dev_t> parse_device_number(std::string_view text) {
   unsigned major_number = 0;
   unsigned minor_number = 0;
-  const char* const end = text.data() + text.size();
-  const auto first = std::from_chars(text.data(), end, major_number);
+  const char* const begin = text.data();
+  const char* const end = begin + text.size();
+  const auto first = std::from_chars(begin, end, major_number);
   if (first.ec != std::errc{} || first.ptr == end || *first.ptr != ':') return std::nullopt;
   const auto second = std::from_chars(first.ptr + 1, end, minor_number);
   if (second.ec != std::errc{} || second.ptr != end) return std::nullopt;

@@ -16,8 +16,6 @@
 #include "base/error.h"
 #include "sys/unique_fd.h"
 
-extern char** environ;
-
 namespace convoy {
 namespace {
 
@@ -78,6 +76,7 @@ Child spawn(const std::vector<std::string>& arguments) {
   posix_spawnattr_setsigdefault(&attributes, &ignored);
 
   std::vector<char*> argv;
+  argv.reserve(command.size() + 1);
   for (std::string& argument : command) argv.push_back(argument.data());
   argv.push_back(nullptr);
   pid_t pid = -1;

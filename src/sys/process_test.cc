@@ -79,6 +79,15 @@ TEST(RunCommand, EndsWithTheProcessThatRunsIt) {
   std::filesystem::remove(pid_file);
 }
 
+TEST(RunCommand, FailsIfTheStatusIsLost) {
+  // The kernel forgets the children of those who ignore their end.
+  const auto before = std::signal(SIGCHLD, SIG_IGN);
+  const Error error = failure_of({"true"}, seconds(10));
+  ASSERT_NE(std::signal(SIGCHLD, before), SIG_ERR);
+  EXPECT_EQ(error.kind(), ErrorKind::kIo);
+  EXPECT_THAT(error.message(), testing::HasSubstr("waitpid"));
+}
+
 TEST(RunCommand, KeepsOnlyTheEndOfALongOutput) {
   const std::string output =
       run_command({"sh", "-c", "yes | head -c 1000000; echo end"}, seconds(10));
