@@ -10,7 +10,19 @@ import time
 import unittest
 from pathlib import Path
 
-from support import LOG, SOCKET, PoolTest, convoy, convoy_error, convoy_json, dm_devices, mounts
+from support import (
+    LOG,
+    SOCKET,
+    PoolTest,
+    convoy,
+    convoy_error,
+    convoy_json,
+    dm_devices,
+    mounts,
+    run,
+    shut_down_pool,
+    thin_check,
+)
 
 
 class References(PoolTest):
@@ -92,8 +104,56 @@ class Trim(PoolTest):
         self.assertGreater(int(convoy("trim", "db")), 64 << 20)
         self.assertLess(self.used(), used - (60 << 20))
 
+    def test_an_unmount_does_not_wait_for_it(self) -> None:
+        # As many steps as there are GiB.
+        convoy("create", "db", "--size", "4T")
+        convoy("mount", "db")
+        trim = subprocess.Popen(
+            ["convoy", "--socket", str(SOCKET), "trim", "db"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        time.sleep(1)
+        self.assertIsNone(trim.poll())
+        convoy("umount", "db")
+        answer, _ = trim.communicate(timeout=60)
+        self.assertIn("volume 'db' is not mounted any more", answer)
+
     def used(self) -> int:
         return int(convoy_json("info")["devicemapper"]["ThinpoolUsed"])
+
+
+class GrownMetadata(PoolTest):
+    """A metadata device that is larger at the next start, with the same name."""
+
+    def setUp(self) -> None:
+        file = Path("/tmp/metadata")
+        run("truncate", "-s", "4M", file)
+        self.device = run("losetup", "--find", "--show", file).stdout.strip()
+        self.addCleanup(run, "losetup", "-d", self.device)
+        self.pool = {"meta": self.device}
+        super().setUp()
+
+    def tear_pool_down(self) -> None:
+        if self.daemon.process:
+            self.daemon.stop()
+        shut_down_pool()
+        thin_check(self.device)
+
+    def test_all_of_it_is_used(self) -> None:
+        convoy("create", "db", "--size", "64M")
+        self.assertEqual(self.metadata_size(), 4 << 20)
+        self.daemon.stop()
+        shut_down_pool()
+        run("truncate", "-s", "8M", "/tmp/metadata")
+        run("losetup", "--set-capacity", self.device)
+        self.daemon.start("--driver-opts", f"dm.metadatadev={self.device}")
+        self.assertEqual(self.metadata_size(), 8 << 20)
+        self.daemon.stop()
+        shut_down_pool()
+        self.daemon.start()
+        self.assertEqual(list(convoy_json("list")), ["db"])
+
+    def metadata_size(self) -> int:
+        return int(convoy_json("info")["devicemapper"]["ThinpoolMetadataSize"])
 
 
 class OtherNamespace(PoolTest):

@@ -1,6 +1,6 @@
 """Docker itself uses the plugin: volumes, containers, and a backup beside them."""
-# budget: 600
-# machine: --kind uml --memory 2G --disk data=2G --disk meta=64M
+# budget: 900
+# machine: --kind uml --memory 2G --disk data=2G --disk meta=64M --disk slow=512M
 
 import os
 import signal
@@ -12,7 +12,7 @@ import unittest
 from pathlib import Path
 
 from dockerd import DRIVER, SPEC, DockerTest, docker, docker_error, docker_json, start_docker, wait_for, write_spec
-from support import MIB, SOCKET, allow_kernel, convoy, convoy_json, mounts
+from support import MIB, SOCKET, allow_kernel, convoy, convoy_json, mounts, run
 from support import docker as plugin
 
 
@@ -211,6 +211,8 @@ class Options(DockerTest):
         self.assertRegex(self.mount_error("copy"), r"'copy' is being restored: \d+ % of ")
         self.assertIn("no volume 'copy'", plugin("VolumeDriver.Get", Name="copy")["Err"])
         self.assertEqual([volume["Name"] for volume in plugin("VolumeDriver.List")["Volumes"]], ["big"])
+        # Whoever says less than the one who began joins, too.
+        self.assertEqual(plugin("VolumeDriver.Create", Name="copy", Opts={}), {})
         self.assertEqual(plugin("VolumeDriver.Create", Name="copy", Opts={"backup": url}), {})
         self.dockerd.start()
         size = self.run_container("--rm", "-v", "copy:/data", "busybox", "sh", "-c", "cat /data/file | wc -c")
@@ -218,6 +220,49 @@ class Options(DockerTest):
 
     def mount_error(self, volume: str) -> str:
         return plugin("VolumeDriver.Mount", Name=volume, ID="nobody").get("Err", "")
+
+
+class SlowDestination(DockerTest):
+    """In the long form only: Docker's patience with a Create is two minutes."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        disk = os.environ["DISK_SLOW"]
+        sectors = run("blockdev", "--getsz", disk).stdout.strip()
+        # What is read comes late; what is written does not wait.
+        run("dmsetup", "create", "slow", "--table", f"0 {sectors} delay {disk} 0 200 {disk} 0 0")
+        self.addCleanup(run, "dmsetup", "remove", "slow")
+        run("mkfs.ext4", "-q", "/dev/mapper/slow")
+        self.destination = Path("/tmp/slow")
+        self.destination.mkdir(exist_ok=True)
+        run("mount", "/dev/mapper/slow", self.destination)
+        self.addCleanup(run, "umount", self.destination)
+
+    def test_a_restore_goes_on_when_docker_gives_up(self) -> None:
+        make_large_snapshot()
+        url = convoy("backup", "create", "s1", "--dest", f"vfs://{self.destination}/")
+        os.sync()
+        Path("/proc/sys/vm/drop_caches").write_text("1\n")
+        words = ["volume", "create", "-d", DRIVER, "-o", f"backup={url}", "copy"]
+        start = time.monotonic()
+        self.assertIn("context deadline exceeded", docker_error(*words, timeout=600))
+        print(f"Docker gave up after {time.monotonic() - start:.0f} s")
+        answer = plugin("VolumeDriver.Mount", Name="copy", ID="nobody")
+        self.assertRegex(answer["Err"], r"'copy' is being restored: \d+ % of ")
+        print(answer["Err"])
+        self.assertIn("no volume 'copy'", plugin("VolumeDriver.Get", Name="copy")["Err"])
+        while run("docker", *words, check=False, timeout=600).returncode != 0:
+            self.assertLess(time.monotonic() - start, 900)
+        print(f"the restore took {time.monotonic() - start:.0f} s")
+        size = self.run_container("--rm", "-v", "copy:/data", "busybox", "sh", "-c", "cat /data/file | wc -c")
+        self.assertEqual(size, str(256 * MIB))
+
+
+def load_tests(loader: unittest.TestLoader, _: object, __: object) -> unittest.TestSuite:
+    cases = [Volumes, Containers, Registration, BesideABackup, Options]
+    if os.environ.get("CONVOY_TEST_LONG"):
+        cases.append(SlowDestination)
+    return unittest.TestSuite(loader.loadTestsFromTestCase(case) for case in cases)
 
 
 if __name__ == "__main__":

@@ -43,9 +43,9 @@ def docker_json(*words: str) -> dict:
     return answer
 
 
-def docker_error(*words: str) -> str:
+def docker_error(*words: str, timeout: float = 120) -> str:
     """A command that must fail; what it says."""
-    result = run("docker", *words, check=False)
+    result = run("docker", *words, check=False, timeout=timeout)
     if result.returncode == 0:
         raise AssertionError(f"docker {words} succeeded: {result.stdout}")
     return result.stderr
