@@ -141,6 +141,7 @@ TEST(SharedSubtrees, AreNotRead) {
 TEST(SharedSubtrees, AreFoundInTreesOfDifferentHeights) {
   TestImage image;
   std::vector<std::uint64_t> leaves;
+  leaves.reserve(4);
   for (std::uint64_t i = 0; i < 4; ++i) {
     leaves.push_back(image.add_leaf({{10 * i + 2, mapping(i)}, {10 * i + 3, mapping(100 + i)}}));
   }
@@ -219,8 +220,8 @@ TEST_P(RandomHistory, GivesWhatItsMappingsSayAndReadsOnlyWhatIsNotShared) {
       std::set<std::uint64_t> unshared;
       const auto first_nodes = trees[first].nodes();
       const auto second_nodes = trees[second].nodes();
-      std::set_symmetric_difference(first_nodes.begin(), first_nodes.end(), second_nodes.begin(),
-                                    second_nodes.end(), std::inserter(unshared, unshared.end()));
+      std::ranges::set_symmetric_difference(first_nodes, second_nodes,
+                                            std::inserter(unshared, unshared.end()));
       EXPECT_LE(metadata.blocks_read() - before,
                 2 + unshared.size() + trees[first].height() + trees[second].height());
     }

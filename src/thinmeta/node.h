@@ -59,8 +59,8 @@ class Node {
   std::uint64_t child(std::size_t index) const { return value<Le64>(index); }
   KeyRange child_range(std::size_t index) const;
 
-  // The last entry whose key is not greater than `key`; nothing if all are.
-  std::optional<std::size_t> find_not_greater(std::uint64_t key) const;
+  // The last entry whose key is not greater than `wanted`; nothing if all are.
+  std::optional<std::size_t> find_not_greater(std::uint64_t wanted) const;
 
  private:
   Node(AlignedBuffer block, KeyRange promised);

@@ -50,7 +50,7 @@ class TestFile {
   }
   TestFile(TestFile&& other) noexcept
       : fd_(std::move(other.fd_)),
-        path_(other.path_),
+        path_(std::move(other.path_)),
         path_to_unlink_(std::exchange(other.path_to_unlink_, {})) {}
   ~TestFile() {
     if (!path_to_unlink_.empty()) ::unlink(path_to_unlink_.c_str());
@@ -237,11 +237,11 @@ inline std::vector<DeltaRange> delta_of(Metadata& metadata, std::optional<std::u
 namespace convoy {
 
 // For the messages of failed tests.
+// NOLINTNEXTLINE(readability-identifier-naming): gtest's name
 inline void PrintTo(const DeltaRange& range, std::ostream* out) {
-  const char* const change = range.change == Change::kAdded     ? "added"
-                             : range.change == Change::kRemoved ? "removed"
-                                                                : "different";
-  *out << change << " [" << range.begin.count << ", " << range.end.count << ")";
+  const std::map<Change, std::string> names = {
+      {Change::kAdded, "added"}, {Change::kRemoved, "removed"}, {Change::kDifferent, "different"}};
+  *out << names.at(range.change) << " [" << range.begin.count << ", " << range.end.count << ")";
 }
 
 }  // namespace convoy

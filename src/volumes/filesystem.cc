@@ -1,5 +1,7 @@
 #include "volumes/filesystem.h"
 
+#include <algorithm>
+#include <iterator>
 #include <sstream>
 #include <vector>
 
@@ -33,11 +35,17 @@ void check_filesystem_size(std::string_view type, std::uint64_t size) {
 
 void make_filesystem(const std::string& type, const std::filesystem::path& device,
                      const std::string& options, std::chrono::milliseconds timeout) {
+  std::istringstream in(options);
+  const std::vector<std::string> words(std::istream_iterator<std::string>(in), {});
   std::vector<std::string> command;
   if (type == "xfs") {
     // -K: no discard, the device is empty. -f: what looks like an old file system is a new device's
     // zeros.
     command = {"mkfs.xfs", "-q", "-f", "-K"};
+    // mkfs.xfs fills the log. By default it has 1/2048 of a large volume, 512 MiB of 1 TiB; this is
+    // the default of small ones. mkfs.xfs takes no option twice.
+    if (std::ranges::none_of(words, [](const auto& word) { return word.starts_with("-l"); }))
+      command.insert(command.end(), {"-l", "size=64m"});
   } else {
     // A fresh thin device reads as zeros, so nothing need be zeroed, now or later by the kernel's
     // lazy initialisation, which would fill pool blocks and make the next backup larger. Bitmaps
@@ -47,8 +55,7 @@ void make_filesystem(const std::string& type, const std::filesystem::path& devic
     command = {"mkfs.ext4", "-q", "-F", "-E",
                "nodiscard,assume_storage_prezeroed=1,packed_meta_blocks=1"};
   }
-  std::istringstream words(options);
-  for (std::string word; words >> word;) command.push_back(word);
+  command.insert(command.end(), words.begin(), words.end());
   command.push_back(device.native());
   run_command(command, timeout);
 }

@@ -182,7 +182,7 @@ class BesideABackup(DockerTest):
 
 class Options(DockerTest):
     def test_docker_passes_options_on_and_shows_the_volume_s_status(self) -> None:
-        options = {"size": "300M", "fs": "xfs", "mkfs-options": "-L mine", "mount-options": "noatime,nodev"}
+        options = {"size": "300M", "fs": "xfs", "mkfs-options": "-L mine -l size=70m", "mount-options": "noatime,nodev"}
         words = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
         docker("volume", "create", "-d", DRIVER, *words, "db")
         convoy("snapshot", "create", "db", "--name", "s1")
