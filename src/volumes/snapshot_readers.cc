@@ -90,8 +90,8 @@ std::optional<std::vector<ChangedRange>> SnapshotReaders::changed_ranges(
     const std::optional<Uuid>& base, const Uuid& snapshot) {
   const std::optional<SnapshotRow> second = catalog_.snapshot(snapshot);
   if (!second) throw Error(ErrorKind::kNotFound, "there is no snapshot {}", snapshot.to_string());
-  std::optional<SnapshotRow> first;
-  if (base && !(first = catalog_.snapshot(*base))) return std::nullopt;
+  const std::optional<SnapshotRow> first = base ? catalog_.snapshot(*base) : std::nullopt;
+  if (base && !first) return std::nullopt;
 
   const auto hold =
       metadata_snapshots_.hold(std::max(second->transaction_id, first ? first->transaction_id : 0));
