@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <unordered_map>
+#include <vector>
 
 #include "sys/aligned_buffer.h"
 #include "sys/block_device.h"
@@ -20,6 +22,14 @@ class BlockReader {
   // looking for), or kIo.
   AlignedBuffer read(std::uint64_t number, BlockKind kind);
 
+  // Brings blocks into memory, from where read() takes each once: sorted, neighbours in one
+  // request, several requests at a time, so that a slow device does not make each of them a wait of
+  // its own. If they would be more than kMaxAhead with those that nobody has read, those are
+  // forgotten. One that can't be read is left to read(), which tells why.
+  void read_ahead(std::vector<std::uint64_t> numbers);
+  bool is_ahead(std::uint64_t number) const { return ahead_.contains(number); }
+  static constexpr std::size_t kMaxAhead = 1024;  // blocks: 4 MiB
+
   // The metadata end before block `end`, which they say themselves: only numbers below are accepted
   // from now on. Throws kCorrupt if the device is smaller.
   void limit_to(std::uint64_t end);
@@ -27,13 +37,14 @@ class BlockReader {
   // Block numbers are below this.
   std::uint64_t end() const { return end_; }
 
-  // How many blocks were read so far.
+  // How many blocks were read so far, ahead or not.
   std::uint64_t blocks_read() const { return blocks_read_; }
 
  private:
   BlockDevice device_;
   std::uint64_t end_;
   std::uint64_t blocks_read_ = 0;
+  std::unordered_map<std::uint64_t, AlignedBuffer> ahead_;
 };
 
 }  // namespace convoy::thinmeta

@@ -22,6 +22,20 @@ TreeCursor::TreeCursor(BlockReader& reader, const Tree& tree) : reader_(&reader)
   std::reverse(leftmost_.begin(), leftmost_.end());
 }
 
+std::optional<TreeCursor::Siblings> TreeCursor::siblings(unsigned level) const {
+  // The subtrees below path_[0] are of level height_ - 1.
+  if (level == 0 || level >= height_ || height_ - 1 - level >= path_.size()) return std::nullopt;
+  const Position& position = path_[height_ - 1 - level];
+  const Node& node = position.node;
+  Siblings siblings;
+  // Of one that is open, the subtree at the index is passed.
+  const std::size_t first = position.index + (&position == &top() ? 0 : 1);
+  for (std::size_t i = first; i < node.size(); ++i)
+    siblings.subtrees.push_back({node.key(i), node.child(i)});
+  siblings.end = node.child_range(node.size() - 1).end;
+  return siblings;
+}
+
 void TreeCursor::skip() {
   leftmost_.clear();  // beyond the first entry or subtree, none of them comes again
   if (path_.empty()) {
@@ -42,6 +56,17 @@ void TreeCursor::open() {
                      0});
   }
   find_head();
+}
+
+void TreeCursor::open_with_siblings() {
+  const auto rest = siblings(level());
+  if (rest && !reader_->is_ahead(subtree())) {
+    std::vector<std::uint64_t> blocks;
+    blocks.reserve(rest->subtrees.size());
+    for (const Siblings::Subtree& sibling : rest->subtrees) blocks.push_back(sibling.block);
+    reader_->read_ahead(std::move(blocks));
+  }
+  open();
 }
 
 // Leaves the nodes that are finished and takes the next entry or subtree of the lowest that is not.

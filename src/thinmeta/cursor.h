@@ -35,6 +35,19 @@ class TreeCursor {
     return path_.empty() ? tree_->root : top().node.child(top().index);
   }
 
+  // The subtrees of one level that one node leads to, from the first that the cursor has not
+  // passed.
+  struct Siblings {
+    struct Subtree {
+      std::uint64_t key;  // the lowest that it may hold
+      std::uint64_t block;
+    };
+    std::vector<Subtree> subtrees;
+    std::uint64_t end;  // all their keys are below
+  };
+  // Those on the way to the head; nothing if the cursor is not below a node of them.
+  std::optional<Siblings> siblings(unsigned level) const;
+
   // Of an entry. Value has the tree's value size.
   template <typename Value>
   Value value() const {
@@ -48,6 +61,8 @@ class TreeCursor {
   // is an empty leaf. Throws as Node::read does, and kCorrupt if its node is of another level than
   // it should be.
   void open();
+  // As open, and reads the rest of its siblings ahead: for a walk that passes over nothing.
+  void open_with_siblings();
 
  private:
   struct Head {

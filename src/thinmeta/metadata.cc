@@ -70,7 +70,7 @@ std::vector<std::pair<std::uint32_t, DeviceDetails>> Metadata::devices() {
   const Tree tree = details_tree();
   for (TreeCursor cursor(reader_, tree); !cursor.at_end();) {
     if (cursor.level() > 0) {
-      cursor.open();
+      cursor.open_with_siblings();
       continue;
     }
     devices.emplace_back(static_cast<std::uint32_t>(cursor.key()),
@@ -97,6 +97,28 @@ Tree Metadata::mapping_tree(std::uint32_t thin_id) {
     tree.value_end = superblock_.data_blocks << thinmeta::kMappingTimeBits;
   }
   return tree;
+}
+
+void Metadata::compare(std::optional<std::uint32_t> first, std::uint32_t second, Same same,
+                       const std::function<void(const BlockPair&)>& visit) {
+  std::optional<Tree> first_tree;
+  if (first) first_tree = mapping_tree(*first);
+  thinmeta::walk_pairs(reader_, first_tree, mapping_tree(second), same, visit);
+}
+
+void Metadata::mappings(std::uint32_t thin_id, const std::function<void(const Mapping&)>& visit) {
+  const Tree tree = mapping_tree(thin_id);
+  for (TreeCursor cursor(reader_, tree); !cursor.at_end();) {
+    if (cursor.level() > 0) {
+      cursor.open_with_siblings();
+      continue;
+    }
+    const std::uint64_t value = cursor.value<DiskMapping>();
+    visit({{cursor.key()},
+           value >> thinmeta::kMappingTimeBits,
+           static_cast<std::uint32_t>(value & ((1U << thinmeta::kMappingTimeBits) - 1))});
+    cursor.skip();
+  }
 }
 
 void Metadata::delta(std::optional<std::uint32_t> first, std::uint32_t second,

@@ -31,6 +31,13 @@ struct DeviceDetails {
   bool operator==(const DeviceDetails&) const = default;
 };
 
+// A block of a thin device.
+struct Mapping {
+  PoolBlocks block;
+  std::uint64_t data_block = 0;
+  std::uint32_t time = 0;  // the superblock's, when it was mapped
+};
+
 // Every call throws kCorrupt if something that it reads is damaged, naming tree, block and keys,
 // and kIo if it can't be read. The object stays usable. Not thread-safe; several objects may read
 // one device.
@@ -60,6 +67,15 @@ class Metadata {
   // throws ends it. Throws kNotFound if there is no such device.
   void delta(std::optional<std::uint32_t> first, std::uint32_t second,
              const std::function<void(const DeltaRange&)>& visit);
+
+  // As delta, block by block with the data blocks, and the unchanged ones too if `same` says so;
+  // then everything is read.
+  void compare(std::optional<std::uint32_t> first, std::uint32_t second, Same same,
+               const std::function<void(const BlockPair&)>& visit);
+
+  // Gives `visit` the mapped blocks of a thin device, in ascending order. Throws kNotFound if there
+  // is no such device.
+  void mappings(std::uint32_t thin_id, const std::function<void(const Mapping&)>& visit);
 
   // How many blocks of 4 KiB were read since construction began.
   std::uint64_t blocks_read() const { return reader_.blocks_read(); }

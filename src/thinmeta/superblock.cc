@@ -60,6 +60,7 @@ void check_root(const BlockReader& reader, std::string_view what, std::uint64_t 
 
 // What the copy that is a metadata snapshot has as well.
 void take_trees(const BlockReader& reader, const DiskSuperblock& disk, Superblock& superblock) {
+  superblock.flags = disk.header.flags;
   superblock.transaction_id = disk.transaction_id;
   superblock.time = disk.time;
   superblock.mapping_root = disk.mapping_root;

@@ -13,6 +13,7 @@ struct Superblock {
   std::uint64_t transaction_id = 0;  // userspace's own, as set by set_transaction_id
   std::uint32_t time = 0;            // counts the snapshots ever taken in the pool
   std::uint32_t version = 0;         // of the format
+  std::uint32_t flags = 0;           // as on disk; needs_check is one of them
   Sectors data_block_size;           // the pool block
   // Size of the metadata in blocks of 4 KiB; the device may be larger.
   std::uint64_t metadata_blocks = 0;
@@ -39,8 +40,8 @@ Superblock read_superblock(BlockReader& reader);
 
 // The metadata snapshot that `live`, the pool's superblock, points to. reserve_metadata_snap leaves
 // there a copy of the superblock, a block like others with its own number and checksum, with the
-// space maps wiped and without a held root. So transaction id, time and both trees are those of the
-// copy; everything else is taken from `live`. Throws kNotFound if nothing is held, else as
+// space maps wiped and without a held root. So transaction id, time, flags and both trees are of
+// the copy; everything else is taken from `live`. Throws kNotFound if nothing is held, else as
 // read_superblock does.
 Superblock read_held_superblock(BlockReader& reader, const Superblock& live);
 
