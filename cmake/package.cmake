@@ -9,7 +9,7 @@ set(CMAKE_SKIP_INSTALL_ALL_DEPENDENCY ON)
 set(CMAKE_INSTALL_DEFAULT_DIRECTORY_PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE
                                                 WORLD_READ WORLD_EXECUTE)
 
-install(TARGETS convoy)
+install(TARGETS convoy convoy-pdata_tools)
 install(FILES packaging/convoy.service DESTINATION /lib/systemd/system)
 install(FILES packaging/convoy.default DESTINATION /etc/default RENAME convoy)
 install(FILES packaging/convoy.spec DESTINATION /etc/docker/plugins)

@@ -62,6 +62,14 @@ def expected_options(command: str) -> set[str]:
     return set().union(*own)
 
 
+def options_named_in(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--[a-z0-9-]+", text))
+
+
+def help_of_tool(*tool: str) -> str:
+    return subprocess.run([BINARIES / "convoy-pdata_tools", *tool, "--help"], capture_output=True, text=True, check=True).stdout
+
+
 class FakeDaemon(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(200)
@@ -106,8 +114,14 @@ class Pages(unittest.TestCase):
         known = set().union(*(options for options, _ in COMMANDS.values()))
         # Docker's option, in an example.
         known.add("--volume-driver")
+        tools = pages.pop("convoy-pdata_tools")
         for name, text in pages.items():
-            self.assertLessEqual(set(re.findall(r"(?<![\w-])--[a-z0-9-]+", text)), known, name)
+            self.assertLessEqual(options_named_in(text), known, name)
+        known_to_tools = set()
+        for tool in re.findall(r"^  (\w+)", help_of_tool(), re.M):
+            self.assertIn(f"convoy-pdata_tools {tool}", tools)
+            known_to_tools |= options_named_in(help_of_tool(tool))
+        self.assertLessEqual(options_named_in(tools), known_to_tools)
 
     def test_pages_are_sound(self) -> None:
         for page in (TREE / "packaging/man").iterdir():

@@ -34,15 +34,17 @@ class Package(unittest.TestCase):
     def test_files(self) -> None:
         listed = [line.split(maxsplit=5) for line in run("dpkg-deb", "--contents", self.package).splitlines()]
         files = {path: mode for mode, _, _, _, _, path in listed if mode.startswith("-")}
+        programs = {"./usr/bin/convoy", "./usr/bin/convoy-pdata_tools"}
         expected = {
-            "./etc/default/convoy", "./etc/docker/plugins/convoy.spec", "./lib/systemd/system/convoy.service", "./usr/bin/convoy",
+            "./etc/default/convoy", "./etc/docker/plugins/convoy.spec", "./lib/systemd/system/convoy.service",
+            *programs,
             "./usr/share/bash-completion/completions/convoy", "./usr/share/zsh/vendor-completions/_convoy",
             "./usr/share/fish/vendor_completions.d/convoy.fish", "./usr/share/doc/convoy/README.md",
             *(f"./usr/share/man/man8/{page.name}" for page in (TREE / "packaging/man").iterdir()),
         }  # fmt: skip
         self.assertLessEqual(expected, set(files))
         self.assertEqual({path for path in set(files) - expected if not path.startswith("./usr/share/doc/convoy/")}, set())
-        self.assertEqual({path for path, mode in files.items() if mode == "-rwxr-xr-x"}, {"./usr/bin/convoy"})
+        self.assertEqual({path for path, mode in files.items() if mode == "-rwxr-xr-x"}, programs)
         self.assertEqual({(mode, owner) for mode, owner, *_ in listed} - {("-rwxr-xr-x", "root/root")},
                          {("drwxr-xr-x", "root/root"), ("-rw-r--r--", "root/root")})  # fmt: skip
 

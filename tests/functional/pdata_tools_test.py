@@ -1,0 +1,276 @@
+"""convoy-pdata_tools prints what Debian's thin-provisioning-tools print, and ends with the same status."""
+# budget: 120
+
+import os
+import random
+import subprocess
+import tempfile
+import unittest
+from pathlib import Path
+
+TOOLS = Path(os.environ.get("CONVOY_BUILD_DIR", "build")).resolve() / "bin/convoy-pdata_tools"
+ENVIRONMENT = os.environ | {"PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}
+
+
+def debians(*words: str | Path) -> subprocess.CompletedProcess:
+    return subprocess.run(words, capture_output=True, text=True, env=ENVIRONMENT, timeout=60, check=False)
+
+
+def ours(*words: str | Path) -> subprocess.CompletedProcess:
+    return debians(TOOLS, *words)
+
+
+def random_devices(generator: random.Random, devices: int, blocks: int) -> list[str]:
+    """Devices as snapshots of each other: runs of mappings, some of which change from one to the next."""
+    mappings: dict[int, tuple[int, int]] = {}
+    free = iter(range(10**6))
+    lines = []
+    thin_ids = sorted(generator.sample(range(1 << 24), devices))
+    for time, thin_id in enumerate(thin_ids):
+        for _ in range(generator.randrange(1, 12)):
+            begin = generator.randrange(blocks)
+            for block in range(begin, begin + generator.choice((1, 1, 2, 30, 400))):
+                mappings.pop(block, None)
+                if generator.random() < 0.9:
+                    mappings[block] = (next(free), time)
+            next(free)
+        lines.append(
+            f'<device dev_id="{thin_id}" mapped_blocks="{len(mappings)}" transaction="{time}" '
+            f'creation_time="{time}" snap_time="{time + 1}">'
+        )
+        for block, (data, when) in sorted(mappings.items()):
+            lines.append(f'<single_mapping origin_block="{block}" data_block="{data}" time="{when}"/>')
+        lines.append("</device>")
+    return lines
+
+
+class Metadata(unittest.TestCase):
+    """The tools that read metadata, on what thin_restore makes of XML."""
+
+    def setUp(self) -> None:
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.directory = Path(directory.name)
+        self.file = self.directory / "metadata"
+
+    def restore(self, lines: list[str], block_sectors: int = 128, blocks: int = 10**6) -> None:
+        xml = self.directory / "xml"
+        opening = (
+            f'<superblock uuid="" time="77" transaction="{1 << 50}" flags="0" version="2" '
+            f'data_block_size="{block_sectors}" nr_data_blocks="{blocks}">'
+        )
+        xml.write_text("\n".join([opening, *lines, "</superblock>\n"]))
+        with self.file.open("wb") as file:
+            file.truncate(16 << 20)
+        made = debians("thin_restore", "-q", "-i", xml, "-o", self.file)
+        self.assertEqual(made.returncode, 0, made.stderr)
+
+    def same(self, *words: str | Path) -> str:
+        expected, found = debians(*words), ours(*words)
+        self.assertEqual(found.stdout, expected.stdout, words)
+        self.assertEqual((found.returncode, found.stderr), (0, ""), words)
+        self.assertEqual(expected.returncode, 0, words)
+        return found.stdout
+
+    def thin_ids(self) -> list[str]:
+        return ours("thin_ls", "--no-headers", "-o", "DEV", self.file).stdout.split()
+
+    def check_everything(self) -> None:
+        self.same("thin_dump", self.file)
+        self.same("thin_dump", "-f", "human_readable", self.file)
+        self.same("thin_dump", "--skip-mappings", self.file)
+        self.same("thin_dump", "--dev-id", "999999999", self.file)
+        self.same("thin_ls", self.file)
+        self.same("thin_ls", "--no-headers", self.file)
+        fields = "DEV,TRANSACTION,CREATE_TIME,SNAP_TIME"
+        for kind in ("MAPPED", "EXCLUSIVE", "SHARED"):
+            fields += f",{kind},{kind}_BLOCKS,{kind}_SECTORS,{kind}_BYTES"
+        self.same("thin_ls", "-o", fields, self.file)
+        thin_ids = self.thin_ids()
+        for first, second in zip(thin_ids, thin_ids[1:] + thin_ids[:1]):
+            self.same("thin_dump", "--dev-id", first, self.file)
+            self.same("thin_delta", "--snap1", first, "--snap2", second, self.file)
+            self.same("thin_delta", "--thin1", first, "--thin2", second, "--verbose", self.file)
+
+    def test_random_devices(self) -> None:
+        for seed in range(6):
+            with self.subTest(seed=seed):
+                generator = random.Random(seed)
+                self.restore(random_devices(generator, generator.choice((1, 4, 12)), generator.choice((50, 20000))))
+                self.check_everything()
+
+    def test_odd_pools(self) -> None:
+        device = '<device dev_id="{}" mapped_blocks="{}" transaction="0" creation_time="0" snap_time="0">'
+        for lines in (
+            [],
+            [device.format(0, 0), "</device>"],
+            [device.format((1 << 24) - 1, 0), "</device>"],
+            [
+                device.format(3, 5),
+                '<range_mapping origin_begin="8589934592" data_begin="999995" length="5" time="16777215"/>',
+                "</device>",
+            ],
+        ):
+            for block_sectors in (128, 384, 1 << 21):
+                self.restore(lines, block_sectors)
+                self.check_everything()
+
+    def test_sizes_in_all_magnitudes(self) -> None:
+        device = '<device dev_id="{}" mapped_blocks="{}" transaction="0" creation_time="0" snap_time="0">'
+        counts = [1, 15, 16, 17, 127, 128, 129, 8191 * 16, 8192 * 16 + 7, 16385 * 16, 10**9, 10**12, 3 * 10**13]
+        lines = []
+        for thin_id, count in enumerate(counts):
+            lines += [device.format(thin_id, count), "</device>"]
+        self.restore(lines)
+        self.same("thin_ls", self.file)
+
+    def test_changed_only_leaves_out_what_is_the_same(self) -> None:
+        self.restore(random_devices(random.Random(9), 3, 2000))
+        first, second, _ = self.thin_ids()
+        for verbose in ([], ["--verbose"]):
+            words = ["thin_delta", "--snap1", first, "--snap2", second, *verbose]
+            everything = debians(*words, self.file).stdout
+            self.assertIn("<same", everything)
+            changed = ours(*words, "--changed-only", self.file).stdout
+            expected, left_out = [], False
+            for line in everything.splitlines():
+                left_out = line.startswith("    <same>") or (left_out and not line.startswith("    </same>"))
+                if not (left_out or "<same " in line or "</same>" in line):
+                    expected.append(line)
+            # Neighbours that only something unchanged had parted are one section of the verbose form.
+            text = "\n".join(expected) + "\n"
+            for kind in ("different", "left_only", "right_only"):
+                text = text.replace(f"    </{kind}>\n    <{kind}>\n", "")
+            self.assertEqual(changed, text)
+
+    def test_output_goes_into_a_file(self) -> None:
+        self.restore(random_devices(random.Random(1), 2, 50))
+        dump = ours("thin_dump", "-o", self.directory / "out", self.file)
+        self.assertEqual((dump.returncode, dump.stdout), (0, ""))
+        self.assertEqual((self.directory / "out").read_text(), debians("thin_dump", self.file).stdout)
+
+    def test_through_a_link(self) -> None:
+        self.restore([])
+        link = self.directory / "thin_dump"
+        link.symlink_to(TOOLS)
+        self.assertEqual(debians(link, self.file).stdout, debians("thin_dump", self.file).stdout)
+
+    def fails(self, sentence: str, *words: str | Path, debian: bool = True) -> None:
+        found = ours(*words)
+        self.assertIn(sentence, found.stderr)
+        self.assertEqual(found.returncode, 1, words)
+        if debian:
+            self.assertEqual(debians(*words).returncode, 1, words)
+
+    def test_mistakes(self) -> None:
+        self.restore(random_devices(random.Random(2), 2, 50))
+        thin_id = self.thin_ids()[0]
+        self.fails("thin_delta: give the metadata device", "thin_delta", "--snap1", "1", "--snap2", "2")
+        self.fails("thin_delta: give --snap2", "thin_delta", "--snap1", thin_id, self.file)
+        self.fails("there is no thin device 77", "thin_delta", "--snap1", thin_id, "--snap2", "77", self.file)
+        self.fails("thin id 'x' is not a number", "thin_delta", "--snap1", "x", "--snap2", "77", self.file)
+        self.fails("there is no thin device 16777216", "thin_delta", "--snap1", "16777216", "--snap2", "1", self.file)
+        self.fails("holds no metadata snapshot", "thin_delta", "-m", "--snap1", "1", "--snap2", "2", self.file)
+        self.fails("holds no metadata snapshot", "thin_dump", "-m", self.file)
+        self.fails("holds no metadata snapshot", "thin_ls", "-m", self.file)
+        self.fails("the block of -m 'x' is not a number", "thin_dump", "-mx", self.file)
+        self.fails("there is no format 'json'", "thin_dump", "-f", "json", self.file)
+        self.fails("one argument too many", "thin_dump", self.file, "more", debian=False)
+        self.fails("unrecognized option", "thin_dump", "--nonsense", self.file)
+        for tool in ("thin_dump", "thin_ls"):
+            self.fails(f"{tool}: give the metadata device", tool)
+            self.fails("nothing", tool, "/nothing")
+            self.fails("", tool, self.directory)
+        # Debian's tool ends with SIGABRT.
+        self.fails("there is no field 'SIZE'", "thin_ls", "-o", "SIZE", self.file, debian=False)
+        self.fails("out", "thin_dump", "-o", self.directory / "no/out", self.file, debian=False)
+        unknown = ours("thin_grow")
+        self.assertEqual(unknown.returncode, 1)
+        self.assertIn("there is no tool 'thin_grow'", unknown.stderr)
+        self.assertEqual(ours().returncode, 1)
+        with open("/dev/full", "w", encoding="utf-8") as full:
+            lost = subprocess.run([TOOLS, "thin_dump", self.file], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        self.assertEqual(lost.returncode, 1)
+        self.assertIn("standard output", lost.stderr)
+
+    def test_damage(self) -> None:
+        for size in (0, 4096, 8192):
+            with self.file.open("wb") as file:
+                file.truncate(size)
+            for tool in ("thin_dump", "thin_ls"):
+                self.fails("", tool, self.file)
+        self.restore(random_devices(random.Random(3), 2, 50))
+        content = bytearray(self.file.read_bytes())
+        content[100] ^= 1
+        self.file.write_bytes(content)
+        for tool in ("thin_dump", "thin_ls"):
+            self.fails("superblock of the thin pool: its checksum is", tool, self.file)
+
+
+class MetadataSize(unittest.TestCase):
+    CASES = (
+        "-b 2m -s 100G -m 100000 -u M",
+        "-b 4096 -s 209715200 -m 10000 -n -u b",
+        "-b 64k -s 1t -m 1",
+        "-b 64k -s 1t -m 1000 -u m",
+        "-b 64k -s 1t -m 1k -u g",
+        "-b 128 -s 1000000 -m 5 -u b",
+        "-b 128 -s 1000000 -m 5 -u K -n",
+        "-b 128 -s 1000000 -m 5 -u K -nshort",
+        "-b 128 -s 1000000 -m 5 -u kib -nlong",
+        "-b 128 -s 1000000 -m 5 -u s -nl",
+        "-b 1gib -s 16pebi -m 16777215 -u t",
+        "-b 128 -s 256 -m 1 -u G",
+        "-b 128 -s 256 -m 1 -u E -n",
+        "--block-size 128k --pool-size 37M --max-thins 20K --unit P --numeric-only=short",
+        "-b 1m -s 1500000000K -m 7 -u p",
+        "-b 65536b -s 70000b -m 3",
+    )
+
+    def test_prints_what_debians_prints(self) -> None:
+        for case in self.CASES:
+            words = ["thin_metadata_size", *case.split()]
+            expected, found = debians(*words), ours(*words)
+            self.assertEqual((found.stdout, found.returncode), (expected.stdout, expected.returncode), case)
+            self.assertEqual(found.returncode, 0)
+
+    def test_the_documented_examples(self) -> None:
+        self.assertEqual(
+            ours("thin_metadata_size", "-b", "2m", "-s", "100G", "-m", "100000", "-u", "M").stdout,
+            'thin_metadata_size - 411.15 megabytes estimated metadata area size for "--block-size=2mebibytes '
+            '--pool-size=100gigabytes --max-thins=100000"\n',
+        )
+        words = ["-b", "2m", "-s", "107374182400b", "-m", "10000", "-u", "b", "-n"]
+        self.assertEqual(ours("thin_metadata_size", *words).stdout, "42627072\n")
+
+    def test_mistakes(self) -> None:
+        for words, sentence in (
+            ("", "give a --block-size"),
+            ("-b 2m", "give a --pool-size"),
+            ("-b 2m -s 1g", "give --max-thins"),
+            ("-b 3m -s 1g -m 1", "the block size 3mebibytes is not a power of two"),
+            ("-b 2m -s 2m -m 1", "the pool size 2mebibytes is not larger than the block size 2mebibytes"),
+            ("-b 2m -s 1q -m 1", "'q' is no unit"),
+            ("-b 2m -s 1g -m 1 -u bits", "'bits' is no unit"),
+            ("-b 2m -s 1g -m 1 -nmedium", "-n takes 'short' or 'long', not 'medium'"),
+            ("-b 2m -s 1g -m 1 --nonsense", "unrecognized option"),
+        ):
+            found = ours("thin_metadata_size", *words.split())
+            self.assertIn(sentence, found.stderr)
+            self.assertEqual((found.returncode, found.stdout), (1, ""), words)
+            self.assertEqual(debians("thin_metadata_size", *words.split()).returncode, 1, words)
+        self.assertIn("is too large", ours("thin_metadata_size", "-b", "2m", "-s", "99999999Y", "-m", "1").stderr)
+
+
+class Help(unittest.TestCase):
+    def test_every_tool_explains_itself(self) -> None:
+        tools = [line.split()[0] for line in ours("--help").stdout.splitlines() if line.startswith("  ")]
+        self.assertIn("thin_delta", tools)
+        for tool in tools:
+            for flag in ("--help", "-h"):
+                self.assertIn(f"Usage: {tool} ", ours(tool, flag).stdout)
+            self.assertRegex(ours(tool, "-V").stdout, r"^\d+\.\d+\.\d+\n$")
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
