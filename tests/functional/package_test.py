@@ -34,7 +34,7 @@ class Package(unittest.TestCase):
     def test_files(self) -> None:
         listed = [line.split(maxsplit=5) for line in run("dpkg-deb", "--contents", self.package).splitlines()]
         files = {path: mode for mode, _, _, _, _, path in listed if mode.startswith("-")}
-        programs = {"./usr/bin/convoy", "./usr/bin/convoy-pdata_tools"}
+        programs = {f"./usr/bin/{name}" for name in ("convoy", "convoy-pdata_tools", "dm_dev_partition.sh")}
         expected = {
             "./etc/default/convoy", "./etc/docker/plugins/convoy.spec", "./lib/systemd/system/convoy.service",
             *programs,
@@ -49,7 +49,7 @@ class Package(unittest.TestCase):
                          {("drwxr-xr-x", "root/root"), ("-rw-r--r--", "root/root")})  # fmt: skip
 
     def test_relations(self) -> None:
-        self.assertEqual(self.field("Recommends"), "xfsprogs")
+        self.assertEqual(self.field("Recommends"), "fdisk, xfsprogs")
         for package in ("e2fsprogs", "libc6 (>=", "libdevmapper", "libmicrohttpd", "libsqlite3"):
             self.assertIn(package, self.field("Depends"))
 

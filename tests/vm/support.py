@@ -21,6 +21,7 @@ LOG = Path("/var/log/convoy-test.log")
 DATA = os.environ.get("DISK_DATA", "")
 META = os.environ.get("DISK_META", "")
 
+TREE = Path(__file__).resolve().parents[2]
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 
