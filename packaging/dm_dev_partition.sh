@@ -48,8 +48,9 @@ while (($#)); do
   shift
 done
 [[ -n $device ]] || fail "give the disk to divide (try --help)"
-[[ $max_thins =~ ^[1-9][0-9]{0,7}$ ]] && ((max_thins <= 1 << 24)) ||
+if ! [[ $max_thins =~ ^[1-9][0-9]{0,7}$ ]] || ((max_thins > 1 << 24)); then
   fail "--max-thins $max_thins: give a number from 1 to 16777216, which is the most that a pool can have"
+fi
 
 # --- Is it an empty disk that nobody uses? ---
 
@@ -101,12 +102,14 @@ metadata_begin=$((usable / mib * mib - metadata_size))
 data_size=$((metadata_begin - data_begin))
 ((data_size >= least_data)) ||
   fail "$device is too small: of its $size bytes the metadata of $max_thins volumes and snapshots take $metadata_size; give a smaller --max-thins"
-for place in "$data_begin $data_size" "$metadata_begin $metadata_size"; do
-  # Of partitions that were here before.
-  signature=$(signature_at $place)
-  [[ -z $signature ]] || fail "$device holds $signature ${place% *} bytes from its start, where a partition would begin:" \
-    "if that may be destroyed, run wipefs --all --offset ${place% *} $device first"
-done
+refuse_earlier_partition() {  # OFFSET SIZE
+  local found
+  found=$(signature_at "$1" "$2")
+  [[ -z $found ]] || fail "$device holds $found $1 bytes from its start, where a partition would begin:" \
+    "if that may be destroyed, zero its first MiB there (dd of=$device bs=1M seek=$(($1 / mib)) count=1 if=/dev/zero)"
+}
+refuse_earlier_partition "$data_begin" "$data_size"
+refuse_earlier_partition "$metadata_begin" "$metadata_size"
 
 echo "$device size is $size bytes"
 echo "Maximum volume and snapshot counts is $max_thins"
