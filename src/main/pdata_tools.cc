@@ -12,7 +12,7 @@
 namespace convoy {
 namespace {
 
-constexpr std::array<const Tool*, 4> kTools = {&kThinDelta, &kThinDump, &kThinLs,
+constexpr std::array<const Tool*, 5> kTools = {&kThinCheck, &kThinDelta, &kThinDump, &kThinLs,
                                                &kThinMetadataSize};
 
 const Tool* find_tool(std::string_view name) {

@@ -19,6 +19,7 @@ struct Tool {
   int (*run)(int count, char** arguments);
 };
 
+extern const Tool kThinCheck;
 extern const Tool kThinDelta;
 extern const Tool kThinDump;
 extern const Tool kThinLs;

@@ -17,7 +17,17 @@ namespace convoy::thinmeta {
 namespace {
 
 constexpr std::uint32_t checksum_xor(BlockKind kind) {
-  return kind == BlockKind::kSuperblock ? kSuperblockChecksumXor : kNodeChecksumXor;
+  switch (kind) {
+    case BlockKind::kSuperblock:
+      return kSuperblockChecksumXor;
+    case BlockKind::kNode:
+      return kNodeChecksumXor;
+    case BlockKind::kBitmap:
+      return kBitmapChecksumXor;
+    case BlockKind::kBitmapIndex:
+      return kBitmapIndexChecksumXor;
+  }
+  return 0;  // there is no other
 }
 
 // A disk's queue takes 32 requests (NCQ), and an SSD is at its rate with fewer.

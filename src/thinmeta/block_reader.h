@@ -7,10 +7,11 @@
 
 #include "sys/aligned_buffer.h"
 #include "sys/block_device.h"
+#include "thinmeta/disk_format.h"
 
 namespace convoy::thinmeta {
 
-enum class BlockKind { kSuperblock, kNode };
+enum class BlockKind { kSuperblock, kNode, kBitmap, kBitmapIndex };
 
 // Not thread-safe.
 class BlockReader {
@@ -37,6 +38,8 @@ class BlockReader {
   // Block numbers are below this.
   std::uint64_t end() const { return end_; }
 
+  // How many blocks the device has, whatever the metadata say.
+  std::uint64_t device_blocks() const { return device_.size() / kBlockSize; }
   // How many blocks were read so far, ahead or not.
   std::uint64_t blocks_read() const { return blocks_read_; }
 

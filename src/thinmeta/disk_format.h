@@ -43,6 +43,8 @@ static_assert(sizeof(DiskBlockHeader) == 16);
 
 inline constexpr std::uint32_t kSuperblockChecksumXor = 160774;
 inline constexpr std::uint32_t kNodeChecksumXor = 121107;
+inline constexpr std::uint32_t kBitmapChecksumXor = 240779;
+inline constexpr std::uint32_t kBitmapIndexChecksumXor = 160478;
 
 // --- Superblock ----------------------------------------------------------------------------------
 
@@ -140,5 +142,25 @@ static_assert(max_entries_of(sizeof(DiskDeviceDetails)) == 126);
 using DiskMapping = Le64;
 inline constexpr unsigned kMappingTimeBits = 24;
 inline constexpr std::uint64_t kMaxDataBlocks = std::uint64_t{1} << (64 - kMappingTimeBits);
+
+// --- Space maps ----------------------------------------------------------------------------------
+
+// Two bits for each block of a device, which follow a DiskBlockHeader: how often it is referred to,
+// with the higher bit first. kCountInTree stands for that and all that is more: the tree of
+// reference counts (block -> Le32) has it.
+inline constexpr std::uint64_t kBlocksPerBitmap = (kBlockSize - sizeof(DiskBlockHeader)) * 4;
+inline constexpr std::uint32_t kCountInTree = 3;
+
+// One for each bitmap. The data space map has them in a tree (number of the bitmap ->
+// DiskBitmapEntry), the metadata's own in one block, behind a DiskBlockHeader.
+struct DiskBitmapEntry {
+  Le64 block;
+  Le32 free;
+  Le32 none_free_before;
+};
+static_assert(sizeof(DiskBitmapEntry) == 16);
+inline constexpr std::size_t kBitmapsOfMetadata =
+    (kBlockSize - sizeof(DiskBlockHeader)) / sizeof(DiskBitmapEntry);
+static_assert(kBitmapsOfMetadata == 255);
 
 }  // namespace convoy::thinmeta

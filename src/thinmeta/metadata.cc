@@ -1,28 +1,25 @@
 #include "thinmeta/metadata.h"
 
 #include <chrono>
-#include <limits>
 #include <thread>
 
-#include <fmt/format.h>
-
 #include "base/error.h"
-#include "base/limits.h"
 #include "thinmeta/cursor.h"
 #include "thinmeta/disk_format.h"
 #include "thinmeta/lookup.h"
+#include "thinmeta/trees.h"
 
 namespace convoy {
 
 using thinmeta::BlockReader;
+using thinmeta::details_tree;
 using thinmeta::DiskDeviceDetails;
 using thinmeta::DiskMapping;
+using thinmeta::roots_tree;
 using thinmeta::Tree;
 using thinmeta::TreeCursor;
 
 namespace {
-
-constexpr std::uint64_t kThinIdEnd = std::uint64_t{kMaxThinId} + 1;
 
 // The kernel may be writing the superblock of a live pool this very moment, and a loop device lets
 // us see half of that. Commits come about once a second, so a block that is wrong for this long is
@@ -55,19 +52,15 @@ DeviceDetails from_disk(const DiskDeviceDetails& disk) {
 Metadata::Metadata(BlockDevice device, Root root)
     : reader_(std::move(device)), superblock_(read_superblock_of(reader_, root)) {}
 
-Tree Metadata::details_tree() const {
-  return {"details of thin devices", superblock_.details_root, sizeof(DiskDeviceDetails),
-          kThinIdEnd};
-}
-
 std::optional<DeviceDetails> Metadata::find_device(std::uint32_t thin_id) {
-  const auto details = thinmeta::find_value<DiskDeviceDetails>(reader_, details_tree(), thin_id);
+  const auto details =
+      thinmeta::find_value<DiskDeviceDetails>(reader_, details_tree(superblock_), thin_id);
   return details ? std::optional(from_disk(*details)) : std::nullopt;
 }
 
 std::vector<std::pair<std::uint32_t, DeviceDetails>> Metadata::devices() {
   std::vector<std::pair<std::uint32_t, DeviceDetails>> devices;
-  const Tree tree = details_tree();
+  const Tree tree = details_tree(superblock_);
   for (TreeCursor cursor(reader_, tree); !cursor.at_end();) {
     if (cursor.level() > 0) {
       cursor.open_with_siblings();
@@ -81,22 +74,12 @@ std::vector<std::pair<std::uint32_t, DeviceDetails>> Metadata::devices() {
 }
 
 Tree Metadata::mapping_tree(std::uint32_t thin_id) {
-  const Tree roots = {"roots of the mappings", superblock_.mapping_root, sizeof(Le64), kThinIdEnd,
-                      reader_.end()};
-  const auto root = thinmeta::find_value<Le64>(reader_, roots, thin_id);
-  if (!root && find_device(thin_id)) {
+  const auto root =
+      thinmeta::find_value<Le64>(reader_, roots_tree(superblock_, reader_.end()), thin_id);
+  if (!root && find_device(thin_id))
     throw Error(ErrorKind::kCorrupt, "thin device {} has details, but no mappings", thin_id);
-  }
   if (!root) throw Error(ErrorKind::kNotFound, "there is no thin device {}", thin_id);
-
-  Tree tree = {fmt::format("mappings of thin device {}", thin_id), *root, sizeof(DiskMapping)};
-  // No block of a device may end beyond what 64 bits of bytes can say.
-  tree.key_end = std::numeric_limits<std::uint64_t>::max() / superblock_.data_block_size.bytes();
-  // With the most data blocks that the format can have, every value is one.
-  if (superblock_.data_blocks < thinmeta::kMaxDataBlocks) {
-    tree.value_end = superblock_.data_blocks << thinmeta::kMappingTimeBits;
-  }
-  return tree;
+  return thinmeta::mapping_tree(superblock_, thin_id, *root);
 }
 
 void Metadata::compare(std::optional<std::uint32_t> first, std::uint32_t second, Same same,
@@ -119,6 +102,10 @@ void Metadata::mappings(std::uint32_t thin_id, const std::function<void(const Ma
            static_cast<std::uint32_t>(value & ((1U << thinmeta::kMappingTimeBits) - 1))});
     cursor.skip();
   }
+}
+
+void Metadata::check(CheckDepth depth, const CheckObserver& observer) {
+  thinmeta::check_metadata(reader_, superblock_, depth, observer);
 }
 
 void Metadata::delta(std::optional<std::uint32_t> first, std::uint32_t second,

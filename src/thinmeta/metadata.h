@@ -1,7 +1,6 @@
 // Reading a thin pool's metadata: which thin devices there are, and which of their blocks differ.
 //
-// What this is not: it never writes, knows no ioctl, and does not look into the space maps beyond
-// their sizes. So it finds only damage in what it reads; thin_check(8) finds all.
+// It never writes, and knows no ioctl. All calls but check() find only damage in what they read.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +11,7 @@
 
 #include "sys/block_device.h"
 #include "thinmeta/block_reader.h"
+#include "thinmeta/check.h"
 #include "thinmeta/delta.h"
 #include "thinmeta/superblock.h"
 
@@ -77,11 +77,18 @@ class Metadata {
   // is no such device.
   void mappings(std::uint32_t thin_id, const std::function<void(const Mapping&)>& visit);
 
+  // Looks for damage, in all of the metadata if `depth` says so. A space map can only be checked
+  // with Root::kLive: a metadata snapshot has none. Damage is given to `observer`, which may throw
+  // to end the check, and does not end it by itself.
+  void check(CheckDepth depth, const CheckObserver& observer);
+
+  // How many blocks of 4 KiB the metadata device has.
+  std::uint64_t device_blocks() const { return reader_.device_blocks(); }
+
   // How many blocks of 4 KiB were read since construction began.
   std::uint64_t blocks_read() const { return reader_.blocks_read(); }
 
  private:
-  thinmeta::Tree details_tree() const;
   thinmeta::Tree mapping_tree(std::uint32_t thin_id);
 
   thinmeta::BlockReader reader_;

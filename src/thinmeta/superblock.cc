@@ -51,6 +51,10 @@ DiskSuperblock read_disk_superblock(BlockReader& reader, std::uint64_t number) {
   return disk;
 }
 
+SpaceMapRoot from_disk(const DiskSpaceMapRoot& disk) {
+  return {disk.blocks, disk.bitmap_root, disk.reference_count_root};
+}
+
 void check_root(const BlockReader& reader, std::string_view what, std::uint64_t root) {
   if (root == kSuperblockNumber || root >= reader.end()) {
     throw Error(ErrorKind::kCorrupt, "the root of its {} is block {} of {}", what, root,
@@ -80,6 +84,8 @@ Superblock read_superblock(BlockReader& reader) {
     superblock.metadata_blocks = disk.metadata_space_map.blocks;
     superblock.data_blocks = disk.data_space_map.blocks;
     superblock.held_root = disk.held_root;
+    superblock.data_space_map = from_disk(disk.data_space_map);
+    superblock.metadata_space_map = from_disk(disk.metadata_space_map);
     superblock.needs_check = (disk.header.flags & kNeedsCheck) != 0;
     reader.limit_to(superblock.metadata_blocks);
     if (superblock.data_blocks > kMaxDataBlocks) {

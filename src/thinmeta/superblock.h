@@ -9,6 +9,13 @@
 
 namespace convoy {
 
+// Where a space map is, which counts how often each block of a device is referred to.
+struct SpaceMapRoot {
+  std::uint64_t blocks = 0;  // that the device has
+  std::uint64_t bitmap_root = 0;
+  std::uint64_t reference_count_root = 0;
+};
+
 struct Superblock {
   std::uint64_t transaction_id = 0;  // userspace's own, as set by set_transaction_id
   std::uint32_t time = 0;            // counts the snapshots ever taken in the pool
@@ -21,6 +28,8 @@ struct Superblock {
   std::uint64_t held_root = 0;    // block of the metadata snapshot; 0: none is held
   std::uint64_t mapping_root = 0;
   std::uint64_t details_root = 0;
+  SpaceMapRoot data_space_map;  // unlike the trees, never those of a metadata snapshot
+  SpaceMapRoot metadata_space_map;
   bool needs_check = false;  // the kernel refuses to write to the pool until thin_check(8) has run
 };
 

@@ -100,7 +100,7 @@ class TestImage {
     superblock.metadata_block_sectors = 8;
     superblock.data_space_map.blocks = kDataBlocks;
     const std::uint64_t index = allocate();
-    seal(index, kSpaceMapIndexChecksumXor);
+    seal(index, kBitmapIndexChecksumXor);
     at<DiskSuperblock>(kSuperblockNumber).metadata_space_map.bitmap_root = index;
     finish();
   }
@@ -217,8 +217,6 @@ class TestImage {
   Metadata open(Root root = Root::kLive) const { return {write().open(), root}; }
 
  private:
-  static constexpr std::uint32_t kSpaceMapIndexChecksumXor = 160478;
-
   std::vector<std::byte> bytes_;
   std::map<std::uint32_t, std::uint64_t> roots_;
   std::map<std::uint32_t, DiskDeviceDetails> details_;

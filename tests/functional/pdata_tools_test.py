@@ -20,6 +20,31 @@ def ours(*words: str | Path) -> subprocess.CompletedProcess:
     return debians(TOOLS, *words)
 
 
+BLOCK = 4096
+BITMAP = 240779  # the kernel's constant, by which a checksum tells a bitmap
+
+
+def crc32c(data: bytes) -> int:
+    """As the kernel's persistent-data library uses it: not inverted at the end."""
+    register = 0xFFFFFFFF
+    for byte in data:
+        register ^= byte
+        for _ in range(8):
+            register = register >> 1 ^ (0x82F63B78 if register & 1 else 0)
+    return register
+
+
+def seal(content: bytearray, number: int, kind: int) -> None:
+    """Makes the checksum of a block right again."""
+    begin = number * BLOCK
+    checksum = crc32c(content[begin + 4 : begin + BLOCK]) ^ kind
+    content[begin : begin + 4] = checksum.to_bytes(4, "little")
+
+
+def number_at(content: bytes, offset: int) -> int:
+    return int.from_bytes(content[offset : offset + 8], "little")
+
+
 def random_devices(generator: random.Random, devices: int, blocks: int) -> list[str]:
     """Devices as snapshots of each other: runs of mappings, some of which change from one to the next."""
     mappings: dict[int, tuple[int, int]] = {}
@@ -75,7 +100,24 @@ class Metadata(unittest.TestCase):
     def thin_ids(self) -> list[str]:
         return ours("thin_ls", "--no-headers", "-o", "DEV", self.file).stdout.split()
 
+    def check(self, *options: str) -> int:
+        """The status of thin_check: Debian's and ours, which agree."""
+        words = ["thin_check", *options, self.file]
+        expected, found = debians(*words), ours(*words)
+        self.assertEqual(found.returncode, expected.returncode, f"{words}: {found.stderr} {expected.stderr}")
+        if found.returncode == 0:
+            self.assertEqual(found.stdout, expected.stdout)
+            if "--ignore-non-fatal-errors" not in options:
+                self.assertEqual(found.stderr, expected.stderr)
+        elif "-q" in options:
+            self.assertEqual((found.stdout, found.stderr), ("", ""))
+        else:
+            self.assertNotEqual(found.stderr, "")
+        return found.returncode
+
     def check_everything(self) -> None:
+        for options in ([], ["-q"], ["--super-block-only"], ["--skip-mappings"], ["--ignore-non-fatal-errors"]):
+            self.assertEqual(self.check(*options), 0)
         self.same("thin_dump", self.file)
         self.same("thin_dump", "-f", "human_readable", self.file)
         self.same("thin_dump", "--skip-mappings", self.file)
@@ -177,7 +219,8 @@ class Metadata(unittest.TestCase):
         self.fails("there is no format 'json'", "thin_dump", "-f", "json", self.file)
         self.fails("one argument too many", "thin_dump", self.file, "more", debian=False)
         self.fails("unrecognized option", "thin_dump", "--nonsense", self.file)
-        for tool in ("thin_dump", "thin_ls"):
+        self.fails("holds no metadata snapshot", "thin_check", "-m", self.file)
+        for tool in ("thin_dump", "thin_ls", "thin_check"):
             self.fails(f"{tool}: give the metadata device", tool)
             self.fails("nothing", tool, "/nothing")
             self.fails("", tool, self.directory)
@@ -197,14 +240,58 @@ class Metadata(unittest.TestCase):
         for size in (0, 4096, 8192):
             with self.file.open("wb") as file:
                 file.truncate(size)
-            for tool in ("thin_dump", "thin_ls"):
+            for tool in ("thin_dump", "thin_ls", "thin_check"):
                 self.fails("", tool, self.file)
         self.restore(random_devices(random.Random(3), 2, 50))
         content = bytearray(self.file.read_bytes())
         content[100] ^= 1
         self.file.write_bytes(content)
-        for tool in ("thin_dump", "thin_ls"):
+        for tool in ("thin_dump", "thin_ls", "thin_check"):
             self.fails("superblock of the thin pool: its checksum is", tool, self.file)
+
+
+    def test_damage_in_any_block_is_found_by_thin_check(self) -> None:
+        self.restore(random_devices(random.Random(4), 6, 20000))
+        good = self.file.read_bytes()
+        used = [number for number in range(len(good) // BLOCK) if any(good[number * BLOCK : (number + 1) * BLOCK])]
+        self.assertGreater(len(used), 20)
+        found = 0
+        for number in used:
+            content = bytearray(good)
+            content[number * BLOCK + 2000] ^= 0x10
+            self.file.write_bytes(content)
+            found += self.check("-q") if number % 2 else self.check()
+        # All but blocks that were written and are used no more.
+        self.assertGreater(found, len(used) * 2 // 3)
+
+    def test_wrong_counts_are_found_by_thin_check(self) -> None:
+        self.restore(random_devices(random.Random(5), 3, 2000))
+        content = bytearray(self.file.read_bytes())
+        # disk_format.h: the superblock's two space map roots; the index of the metadata's own is one block.
+        bitmap = number_at(content, number_at(content, 192 + 16) * BLOCK + 16)
+        counts = bitmap * BLOCK + 16
+        self.assertEqual(content[counts] & 3, 2)  # block 0, the superblock, is used once
+        free = next(block for block in range(16000) if content[counts + block // 4] >> block % 4 * 2 & 3 == 0)
+        for block, count, kind in ((free, 2, "leak"), (free, 1, "leak"), (0, 0, "damage"), (0, 1, "leak"), (0, 3, "damage")):
+            changed = bytearray(content)
+            changed[counts + block // 4] &= 0xFF ^ 3 << block % 4 * 2
+            changed[counts + block // 4] |= count << block % 4 * 2
+            seal(changed, bitmap, BITMAP)
+            self.file.write_bytes(changed)
+            self.assertEqual(self.check(), 1)
+            self.assertRegex(ours("thin_check", self.file).stderr, rf"the metadata space map.* block {block} (is nowhere|a reference count of)")
+            self.assertEqual(self.check("--ignore-non-fatal-errors"), 0 if kind == "leak" else 1)
+            self.assertEqual(self.check("--skip-mappings"), 0)
+        # The data device's counts are not compared by Debian's tool.
+        leaf = number_at(content, 64 + 16)
+        room = int.from_bytes(content[leaf * BLOCK + 20 : leaf * BLOCK + 24], "little")
+        bitmap = number_at(content, leaf * BLOCK + 32 + room * 8)
+        content[bitmap * BLOCK + 16] ^= 3
+        seal(content, bitmap, BITMAP)
+        self.file.write_bytes(content)
+        result = ours("thin_check", self.file)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("the data space map gives block 0 a reference count of", result.stderr)
 
 
 class MetadataSize(unittest.TestCase):
