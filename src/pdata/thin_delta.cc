@@ -89,7 +89,7 @@ class Printer {
   std::string data_attributes() const {
     const auto& [block, first, second] = run_.begin;
     if (first && second && first != second)
-      return fmt::format("left_data_begin=\"{}\" right_data_begin=\"{}\"", *first, *second);
+      return fmt::format(R"(left_data_begin="{}" right_data_begin="{}")", *first, *second);
     return fmt::format("data_begin=\"{}\"", first ? *first : *second);
   }
 
@@ -132,7 +132,7 @@ void print_delta(const std::string& device, const Options& options) {
   if (!held && superblock.held_root != 0) fmt::print(" metadata_snap=\"{}\"", superblock.held_root);
   fmt::print(">\n  <diff left=\"{}\" right=\"{}\">\n", *options.first, *options.second);
   Printer printer(options.verbose);
-  metadata.compare(*options.first, *options.second, options.same,
+  metadata.compare(options.first, *options.second, options.same,
                    [&](const BlockPair& pair) { printer.add(pair); });
   printer.finish();
   fmt::print("  </diff>\n</superblock>\n");

@@ -85,9 +85,8 @@ class Checker {
     // too.
     if (metadata_counts_.add(block) > 0) return;
     guarded([&] {
-      const auto expected = !leaf_depth            ? std::nullopt
-                            : depth == *leaf_depth ? std::optional(NodeKind::kLeaf)
-                                                   : std::optional(NodeKind::kInner);
+      std::optional<NodeKind> expected;
+      if (leaf_depth) expected = depth == *leaf_depth ? NodeKind::kLeaf : NodeKind::kInner;
       const Node node = Node::read(reader_, tree, block, promised, expected);
       if (node.is_leaf()) {
         leaf_depth = depth;

@@ -19,7 +19,7 @@ TreeCursor::TreeCursor(BlockReader& reader, const Tree& tree) : reader_(&reader)
   }
   height_ = static_cast<unsigned>(leftmost_.size());
   head_ = Head{height_, 0};
-  std::reverse(leftmost_.begin(), leftmost_.end());
+  std::ranges::reverse(leftmost_);
 }
 
 std::optional<TreeCursor::Siblings> TreeCursor::siblings(unsigned level) const {
