@@ -6,6 +6,7 @@ set -euo pipefail
 
 package=$(readlink -f "$1")
 root=$(mktemp -d /var/tmp/convoy-clean-root.XXXXXX)
+chmod 755 "$root" # programs in it run as other users, too
 trap 'rm -rf --one-file-system "$root"' EXIT
 
 if [[ -n ${CONVOY_CLEAN_ROOT:-} ]]; then
