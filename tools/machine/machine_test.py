@@ -162,12 +162,13 @@ class WhatTheCommandGets(MachineTest):
             dmsetup create pool --table "0 41943040 thin-pool $DISK_META $DISK_DATA 128 0"
             dmsetup message pool 0 'create_thin 0'
             dmsetup create thin --table '0 1048576 thin /dev/mapper/pool 0'
-            mkfs.ext4 -q /dev/mapper/thin
+            # Else the kernel writes the tables later, while we measure.
+            mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 /dev/mapper/thin
             mkdir /mnt/thin && mount /dev/mapper/thin /mnt/thin
             mapped() {{ dmsetup status thin | cut -d' ' -f4; }}
             dd if=/dev/urandom of=/mnt/thin/file bs=1M count=16 status=none; sync; full=$(mapped)
             rm /mnt/thin/file; sync; fstrim /mnt/thin; trimmed=$(mapped)
-            echo $((full - trimmed >= 16 * 2048))
+            echo $((full - trimmed >= 15 * 2048))
             """,
             "--allow-kernel",
             "^hel+o$",
