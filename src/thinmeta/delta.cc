@@ -139,7 +139,11 @@ class PairWalk {
   void take_both() {
     if (first_.level() > 0) {
       open(first_, &second_);
-      second_.open();
+      if (same_ == Same::kVisited) {
+        second_.open_with_siblings();
+      } else {
+        second_.open();  // its siblings came with the first's
+      }
       return;
     }
     const BlockPair pair = {{first_.key()}, data_block_of(first_), data_block_of(second_)};
