@@ -1,12 +1,7 @@
 #include "thinmeta/block_reader.h"
 
 #include <algorithm>
-#include <atomic>
-#include <cerrno>
-#include <thread>
 #include <utility>
-
-#include <sys/uio.h>
 
 #include "base/error.h"
 #include "sys/file.h"
@@ -30,36 +25,35 @@ constexpr std::uint32_t checksum_xor(BlockKind kind) {
   return 0;  // there is no other
 }
 
-// A disk's queue takes 32 requests (NCQ), and an SSD is at its rate with fewer.
-constexpr std::size_t kRequestsInFlight = 16;
+// An SSD is at its rate with as many; a disk's queue (NCQ) takes 32.
+constexpr unsigned kRequestsInFlight = 64;
+// To make a ring takes as long as to read this many blocks from an SSD, one after the other.
+constexpr std::size_t kWorthARing = 8;
 
 // Blocks begin, begin + 1, ...
 struct Run {
   std::uint64_t begin;
-  std::vector<AlignedBuffer> blocks;
-  bool complete = false;
+  std::vector<std::shared_ptr<AlignedBuffer>> blocks;
 };
-
-void read_run(int fd, Run& run) {
-  std::vector<iovec> pieces;
-  pieces.reserve(run.blocks.size());
-  for (AlignedBuffer& block : run.blocks) pieces.push_back({block.bytes().data(), kBlockSize});
-  ssize_t count = 0;
-  do {
-    count = ::preadv(fd, pieces.data(), static_cast<int>(pieces.size()),
-                     static_cast<off_t>(run.begin * kBlockSize));
-  } while (count < 0 && errno == EINTR);
-  run.complete = std::cmp_equal(count, pieces.size() * kBlockSize);
-}
 
 std::vector<Run> runs_of(const std::vector<std::uint64_t>& sorted) {
   std::vector<Run> runs;
   for (const std::uint64_t number : sorted) {
     if (runs.empty() || runs.back().begin + runs.back().blocks.size() != number)
       runs.push_back({number, {}});
-    runs.back().blocks.emplace_back(kBlockSize);
+    runs.back().blocks.push_back(std::make_shared<AlignedBuffer>(kBlockSize));
   }
   return runs;
+}
+
+std::vector<RingRead> reads_of(const std::vector<Run>& runs) {
+  std::vector<RingRead> reads(runs.size());
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    reads[i].offset = runs[i].begin * kBlockSize;
+    for (const auto& block : runs[i].blocks)
+      reads[i].pieces.push_back({block->bytes().data(), kBlockSize});
+  }
+  return reads;
 }
 
 }  // namespace
@@ -67,22 +61,23 @@ std::vector<Run> runs_of(const std::vector<std::uint64_t>& sorted) {
 BlockReader::BlockReader(BlockDevice device)
     : device_(std::move(device)), end_(device_.size() / kBlockSize) {}
 
-AlignedBuffer BlockReader::read(std::uint64_t number, BlockKind kind) {
+Block BlockReader::read(std::uint64_t number, BlockKind kind) {
   if (number >= end_) {
     throw Error(ErrorKind::kCorrupt, "block {} is beyond the end, there are {} blocks", number,
                 end_);
   }
-  AlignedBuffer block(kBlockSize);
-  if (const auto found = ahead_.extract(number)) {
-    block = std::move(found.mapped());
-  } else {
-    read_exactly_at(device_.fd(), block.bytes(), number * kBlockSize);
+  Block block = kind == BlockKind::kSuperblock ? nullptr : find(number);
+  if (!block) {
+    const auto content = std::make_shared<AlignedBuffer>(kBlockSize);
+    read_exactly_at(device_.fd(), content->bytes(), number * kBlockSize);
     ++blocks_read_;
+    block = content;
+    remember(number, block);
   }
 
-  const auto header = struct_at<DiskBlockHeader>(block.bytes(), 0);
+  const auto header = struct_at<DiskBlockHeader>(block->bytes(), 0);
   const std::uint32_t checksum =
-      crc32c(block.bytes().subspan(sizeof header.checksum)) ^ checksum_xor(kind);
+      crc32c(block->bytes().subspan(sizeof header.checksum)) ^ checksum_xor(kind);
   if (header.checksum != checksum) {
     throw Error(ErrorKind::kCorrupt, "its checksum is {:#010x} and should be {:#010x}",
                 header.checksum.get(), checksum);
@@ -93,29 +88,39 @@ AlignedBuffer BlockReader::read(std::uint64_t number, BlockKind kind) {
   return block;
 }
 
+Block BlockReader::find(std::uint64_t number) {
+  if (const auto found = young_.find(number); found != young_.end()) return found->second;
+  const auto found = old_.extract(number);
+  if (!found) return nullptr;
+  remember(number, found.mapped());
+  return found.mapped();
+}
+
+void BlockReader::remember(std::uint64_t number, Block block) {
+  if (young_.size() == kMaxAhead) old_ = std::exchange(young_, {});
+  young_[number] = std::move(block);
+}
+
 void BlockReader::read_ahead(std::vector<std::uint64_t> numbers) {
-  std::erase_if(numbers, [&](std::uint64_t number) { return number >= end_ || is_ahead(number); });
+  std::erase_if(numbers,
+                [&](std::uint64_t number) { return number >= end_ || is_in_memory(number); });
   std::ranges::sort(numbers);
   numbers.erase(std::ranges::unique(numbers).begin(), numbers.end());
   if (numbers.size() > kMaxAhead) numbers.resize(kMaxAhead);
-  if (ahead_.size() + numbers.size() > kMaxAhead) ahead_.clear();
 
-  std::vector<Run> runs = runs_of(numbers);
-  std::atomic<std::size_t> next = 0;
-  const auto work = [&] {
-    for (std::size_t i = next++; i < runs.size(); i = next++) read_run(device_.fd(), runs[i]);
-  };
-  {
-    std::vector<std::jthread> others;
-    for (std::size_t i = 1; i < std::min(runs.size(), kRequestsInFlight); ++i)
-      others.emplace_back(work);
-    work();
+  const std::vector<Run> runs = runs_of(numbers);
+  if (!ring_ && runs.size() >= kWorthARing) ring_ = std::make_unique<IoRing>(kRequestsInFlight);
+  std::vector<RingRead> reads = reads_of(runs);
+  if (ring_) {
+    ring_->read(device_.fd(), reads);
+  } else {
+    read_in_turn(device_.fd(), reads);
   }
-  for (Run& run : runs) {
-    if (!run.complete) continue;
-    blocks_read_ += run.blocks.size();
-    for (std::size_t i = 0; i < run.blocks.size(); ++i)
-      ahead_.emplace(run.begin + i, std::move(run.blocks[i]));
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    if (!reads[i].complete) continue;
+    blocks_read_ += runs[i].blocks.size();
+    for (std::size_t k = 0; k < runs[i].blocks.size(); ++k)
+      remember(runs[i].begin + k, runs[i].blocks[k]);
   }
 }
 

@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "thinmeta/superblock.h"
 #include "thinmeta/test_image.h"
 
 namespace convoy::thinmeta {
@@ -19,8 +20,8 @@ TestImage image_of(std::uint64_t leaves) {
 }
 
 std::uint64_t first_key(BlockReader& reader, std::uint64_t block) {
-  const AlignedBuffer content = reader.read(block, BlockKind::kNode);
-  return struct_at<Le64>(content.bytes(), sizeof(DiskNodeHeader));
+  const Block content = reader.read(block, BlockKind::kNode);
+  return struct_at<Le64>(content->bytes(), sizeof(DiskNodeHeader));
 }
 
 TEST(ReadAhead, TakesBlocksInAnyOrderAndReadsEachOnce) {
@@ -35,30 +36,46 @@ TEST(ReadAhead, TakesBlocksInAnyOrderAndReadsEachOnce) {
   wanted.push_back(image.blocks());  // beyond the end
   reader.read_ahead(wanted);
   EXPECT_EQ(reader.blocks_read(), 51U);
-  for (const std::uint64_t i : {99U, 50U, 51U, 1U}) {
-    EXPECT_TRUE(reader.is_ahead(base + i));
+  for (const std::uint64_t i : {99U, 50U, 51U, 1U, 99U}) {
+    EXPECT_TRUE(reader.is_in_memory(base + i));
     EXPECT_EQ(first_key(reader, base + i), i);
-    EXPECT_FALSE(reader.is_ahead(base + i));
   }
+  reader.read_ahead({base + 1, base + 99});
   EXPECT_EQ(reader.blocks_read(), 51U);
-  EXPECT_EQ(first_key(reader, base), 0U);        // not ahead
-  EXPECT_EQ(first_key(reader, base + 99), 99U);  // once more
-  EXPECT_EQ(reader.blocks_read(), 53U);
+  EXPECT_EQ(first_key(reader, base), 0U);  // not ahead
+  EXPECT_EQ(first_key(reader, base), 0U);
+  EXPECT_EQ(reader.blocks_read(), 52U);
 }
 
-TEST(ReadAhead, ForgetsWhatNobodyReadsWhenItIsTooMuch) {
-  const TestImage image = image_of(2 * BlockReader::kMaxAhead);
-  const std::uint64_t base = image.blocks() - 2 * BlockReader::kMaxAhead;
+TEST(ReadAhead, ForgetsWhatWasNotAskedForLately) {
+  constexpr std::uint64_t kGeneration = BlockReader::kMaxAhead;
+  const TestImage image = image_of(3 * kGeneration);
+  const std::uint64_t base = image.blocks() - 3 * kGeneration;
   const TestFile file = image.write();
   BlockReader reader(file.open());
-  std::vector<std::uint64_t> wanted(BlockReader::kMaxAhead);
-  std::iota(wanted.begin(), wanted.end(), base);
-  reader.read_ahead(wanted);
-  EXPECT_TRUE(reader.is_ahead(base));
-  reader.read_ahead({base + BlockReader::kMaxAhead});
-  EXPECT_FALSE(reader.is_ahead(base));
-  EXPECT_TRUE(reader.is_ahead(base + BlockReader::kMaxAhead));
+  const auto read_generation = [&](std::uint64_t number) {
+    std::vector<std::uint64_t> wanted(kGeneration);
+    std::iota(wanted.begin(), wanted.end(), base + number * kGeneration);
+    reader.read_ahead(std::move(wanted));
+  };
+  read_generation(0);
+  read_generation(1);
   EXPECT_EQ(first_key(reader, base), 0U);
+  read_generation(2);
+  EXPECT_TRUE(reader.is_in_memory(base));
+  EXPECT_FALSE(reader.is_in_memory(base + 1));
+  EXPECT_EQ(first_key(reader, base + 1), 1U);
+}
+
+TEST(ReadAhead, IsNotForSuperblocksWhichTheKernelChangesInPlace) {
+  TestImage image;
+  TestFile file = image.write();
+  BlockReader reader(file.open());
+  EXPECT_EQ(read_superblock(reader).transaction_id, 77U);
+  image.at<DiskSuperblock>(kSuperblockNumber).transaction_id = 78;
+  image.seal_superblock();
+  file.write(0, image.bytes());
+  EXPECT_EQ(read_superblock(reader).transaction_id, 78U);
 }
 
 TEST(ReadAhead, LeavesDamageToTheRead) {
@@ -72,7 +89,7 @@ TEST(ReadAhead, LeavesDamageToTheRead) {
   reader.read_ahead({base + 2});
   EXPECT_EQ(first_key(reader, base), 0U);
   EXPECT_THROW(first_key(reader, base + 1), Error);
-  EXPECT_FALSE(reader.is_ahead(base + 2));
+  EXPECT_FALSE(reader.is_in_memory(base + 2));
   EXPECT_THROW(first_key(reader, base + 2), Error);
 }
 

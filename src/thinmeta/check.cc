@@ -190,7 +190,7 @@ class Checker {
     const std::uint64_t block = map.root->bitmap_root;
     metadata_counts_.add(block);
     with_context(fmt::format("index of the {} space map, block {}", map.name, block), [&] {
-      const AlignedBuffer index = reader_.read(block, BlockKind::kBitmapIndex);
+      const Block index = reader_.read(block, BlockKind::kBitmapIndex);
       const std::uint64_t count = bitmaps_of(*map.root);
       if (count > kBitmapsOfMetadata) {
         throw Error(ErrorKind::kCorrupt, "it would need {} bitmaps, and has room for {}", count,
@@ -198,7 +198,7 @@ class Checker {
       }
       for (std::size_t i = 0; i < count; ++i) {
         const std::size_t offset = sizeof(DiskBlockHeader) + i * sizeof(DiskBitmapEntry);
-        map.bitmaps.push_back(struct_at<DiskBitmapEntry>(index.bytes(), offset).block);
+        map.bitmaps.push_back(struct_at<DiskBitmapEntry>(index->bytes(), offset).block);
       }
     });
   }
@@ -228,8 +228,8 @@ class Checker {
       const auto left = map.bitmaps.end() - begin;
       reader_.read_ahead({begin, begin + std::min<std::ptrdiff_t>(left, kBitmapsAhead)});
     }
-    const AlignedBuffer bitmap = reader_.read(map.bitmaps[index], BlockKind::kBitmap);
-    const auto bits = bitmap.bytes().subspan(sizeof(DiskBlockHeader));
+    const Block bitmap = reader_.read(map.bitmaps[index], BlockKind::kBitmap);
+    const auto bits = bitmap->bytes().subspan(sizeof(DiskBlockHeader));
     const std::uint64_t begin = index * kBlocksPerBitmap;
     const std::uint64_t end = std::min(begin + kBlocksPerBitmap, map.root->blocks);
     for (std::uint64_t block = begin; block < end; ++block) {

@@ -60,7 +60,7 @@ void TreeCursor::open() {
 
 void TreeCursor::open_with_siblings() {
   const auto rest = siblings(level());
-  if (rest && !reader_->is_ahead(subtree())) {
+  if (rest && !reader_->is_in_memory(subtree())) {
     std::vector<std::uint64_t> blocks;
     blocks.reserve(rest->subtrees.size());
     for (const Siblings::Subtree& sibling : rest->subtrees) blocks.push_back(sibling.block);

@@ -73,7 +73,7 @@ void add_unshared(const Siblings& siblings, const Siblings& others, std::uint64_
 // `cursor` will open the subtree that is its head. What the walk will read of its siblings is read
 // together with it: those that the other tree does not have, as far as its nodes on the way tell.
 void read_ahead(BlockReader& reader, const TreeCursor& cursor, const TreeCursor* other) {
-  if (reader.is_ahead(cursor.subtree())) return;
+  if (reader.is_in_memory(cursor.subtree())) return;
   const std::optional<Siblings> siblings = cursor.siblings(cursor.level());
   if (!siblings) return;
   std::vector<std::uint64_t> blocks;

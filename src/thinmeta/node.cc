@@ -28,8 +28,8 @@ Node Node::read(BlockReader& reader, const Tree& tree, std::uint64_t number, Key
   }
 }
 
-Node::Node(AlignedBuffer block, KeyRange promised) : block_(std::move(block)), promised_(promised) {
-  const auto header = struct_at<DiskNodeHeader>(block_.bytes(), 0);
+Node::Node(Block block, KeyRange promised) : block_(std::move(block)), promised_(promised) {
+  const auto header = struct_at<DiskNodeHeader>(block_->bytes(), 0);
   entries_ = header.entries;
   max_entries_ = header.max_entries;
   value_size_ = header.value_size;
@@ -37,7 +37,7 @@ Node::Node(AlignedBuffer block, KeyRange promised) : block_(std::move(block)), p
 }
 
 std::uint64_t Node::key(std::size_t index) const {
-  return struct_at<Le64>(block_.bytes(), sizeof(DiskNodeHeader) + index * kKeySize);
+  return struct_at<Le64>(block_->bytes(), sizeof(DiskNodeHeader) + index * kKeySize);
 }
 
 std::size_t Node::value_offset(std::size_t index) const {
@@ -63,7 +63,7 @@ std::optional<std::size_t> Node::find_not_greater(std::uint64_t wanted) const {
 }
 
 void Node::verify_kind(std::optional<NodeKind> expected) const {
-  const std::uint32_t flags = struct_at<DiskBlockHeader>(block_.bytes(), 0).flags;
+  const std::uint32_t flags = struct_at<DiskBlockHeader>(block_->bytes(), 0).flags;
   if (flags != kInnerNode && flags != kLeafNode) {
     throw Error(ErrorKind::kCorrupt, "its flags are {:#x}", flags);
   }
@@ -75,7 +75,7 @@ void Node::verify_kind(std::optional<NodeKind> expected) const {
 
 // The kernel itself checks less of this when it reads a node, but makes none otherwise.
 void Node::verify_header(const Tree& tree) const {
-  const auto header = struct_at<DiskNodeHeader>(block_.bytes(), 0);
+  const auto header = struct_at<DiskNodeHeader>(block_->bytes(), 0);
   const std::uint32_t value_size = is_leaf() ? tree.value_size : kChildSize;
   if (header.value_size != value_size) {
     throw Error(ErrorKind::kCorrupt, "its values have {} bytes, not {}", header.value_size.get(),

@@ -6,7 +6,6 @@
 #include <optional>
 #include <string>
 
-#include "sys/aligned_buffer.h"
 #include "thinmeta/block_reader.h"
 #include "thinmeta/disk_format.h"
 
@@ -32,7 +31,7 @@ struct Tree {
   std::optional<std::uint64_t> value_end = {};  // values of 8 bytes are below, if this is set
 };
 
-// Owns its block. Everything that its accessors give has been verified.
+// Everything that its accessors give has been verified.
 class Node {
  public:
   // Reads the node in block `number`, which by the word of its parent holds no keys but those in
@@ -52,7 +51,7 @@ class Node {
   // Of a leaf; Value has the tree's value size.
   template <typename Value>
   Value value(std::size_t index) const {
-    return struct_at<Value>(block_.bytes(), value_offset(index));
+    return struct_at<Value>(block_->bytes(), value_offset(index));
   }
 
   // Of an inner node: a child's block, below the reader's end, and the keys that it may hold.
@@ -63,7 +62,7 @@ class Node {
   std::optional<std::size_t> find_not_greater(std::uint64_t wanted) const;
 
  private:
-  Node(AlignedBuffer block, KeyRange promised);
+  Node(Block block, KeyRange promised);
 
   std::size_t value_offset(std::size_t index) const;
   void verify_kind(std::optional<NodeKind> expected) const;
@@ -71,7 +70,7 @@ class Node {
   void verify_keys() const;
   void verify_values(std::uint64_t end) const;
 
-  AlignedBuffer block_;
+  Block block_;
   KeyRange promised_;
   std::size_t entries_;
   std::size_t max_entries_;

@@ -31,7 +31,7 @@ namespace {
 
 DiskSuperblock read_disk_superblock(BlockReader& reader, std::uint64_t number) {
   const auto disk =
-      struct_at<DiskSuperblock>(reader.read(number, BlockKind::kSuperblock).bytes(), 0);
+      struct_at<DiskSuperblock>(reader.read(number, BlockKind::kSuperblock)->bytes(), 0);
   if (disk.magic != kSuperblockMagic) {
     throw Error(ErrorKind::kCorrupt, "its magic number is {}", disk.magic.get());
   }

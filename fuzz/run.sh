@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Runs the fuzz target: run.sh TARGET BUILD-DIRECTORY [OPTION of libFuzzer...]
+#
+# It begins with what the suite vm.fuzz_corpus made of real pools, and with what earlier runs found worth keeping. An input that
+# fails is left in BUILD-DIRECTORY/fuzz; run the target on that file alone to see it again.
+set -eu
+target=$1 build=$2
+shift 2
+mkdir -p "$build/fuzz/corpus"
+# An input is at most as long as the largest seed; a second for one is a thousand times what it takes.
+exec "$target" -max_len=262144 -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 -artifact_prefix="$build/fuzz/" "$@" \
+  "$build/fuzz/corpus" "$build/tests/vm.fuzz_corpus/corpus"
