@@ -26,31 +26,44 @@ convoy() { command convoy --socket "$socket" "$@"; }
 
 printf '%sconvoy: a volume that comes back%s\n' "$bold" "$plain"
 echo "Every command is shown; where it says convoy, add --socket $socket to repeat it here."
-mkdir -p "$work"
-mkfs.ext4 -q "$DISK_DATA"
-mount "$DISK_DATA" "$work"
-mkdir "$work/backups" "$work/root"
+pool=convoy-demo
+# Whatever happens, nothing of it stays in a kernel that is the host's own.
+clean_up() {
+  local status=$?
+  trap - EXIT
+  ((status == 0)) || tail -n 20 "$work/daemon.log" >&2 2>/dev/null || true
+  if [[ -n ${daemon:-} ]]; then kill "$daemon" && wait "$daemon" || true; fi
+  "$here/remove_pool.sh" "$pool"
+  local device
+  for device in ${data:-} ${metadata:-}; do losetup --detach "$device"; done
+  umount "$work"
+  rmdir "$work"
+  exit "$status"
+}
+
+step "0. A place to work in: a file system on an empty disk of the machine."
+run "mkdir -p $work"
+run "mkfs.ext4 -q $DISK_DATA"
+run "mount $DISK_DATA $work"
+trap clean_up EXIT
+run "mkdir $work/backups $work/root"
 
 step "1. A thin pool out of two files. On a real host, give two disks or partitions."
 run "truncate -s 6G $work/data.img && truncate -s 64M $work/metadata.img"
-show "losetup --find --show …"
+show "losetup --find --show $work/data.img"
 data=$(losetup --find --show "$work/data.img")
+echo "    $data"
+show "losetup --find --show $work/metadata.img"
 metadata=$(losetup --find --show "$work/metadata.img")
-echo "    $data and $metadata"
+echo "    $metadata"
 
 step "2. The daemon. It makes the pool and serves the command line and Docker."
-show "convoy daemon --drivers devicemapper --driver-opts dm.datadev=$data --driver-opts dm.metadatadev=$metadata --root $work/root &"
-convoy daemon --drivers devicemapper --driver-opts "dm.datadev=$data" --driver-opts "dm.metadatadev=$metadata" \
-  --root "$work/root" --log "$work/daemon.log" &
+daemon_command=(convoy daemon --root "$work/root" --log "$work/daemon.log" --drivers devicemapper
+  --driver-opts "dm.thinpoolname=$pool" --driver-opts "dm.datadev=$data" --driver-opts "dm.metadatadev=$metadata")
+show "${daemon_command[*]} &"
+# With exec, the process that will be told to end is the daemon, not a shell before it.
+(exec "${daemon_command[@]}" --socket "$socket") &
 daemon=$!
-stop() {
-  status=$?
-  ((status == 0)) || tail -n 20 "$work/daemon.log" >&2
-  convoy umount copy >/dev/null 2>&1 || true
-  kill "$daemon" && wait "$daemon" || true
-  exit "$status"
-}
-trap stop EXIT
 for ((i = 0; i < 100; i++)); do [[ ! -S $socket ]] || break; sleep 0.1; done
 
 step "3. A volume of 2 GiB, with some of this machine's own files."
@@ -59,13 +72,14 @@ run "convoy create docs --size 2G"
 run "convoy mount docs"
 end "create and mount"
 mountpoint=$(convoy mount docs)
-show "tar -C / -c … | tar -C $mountpoint -x"
+show "tar -C / -c --files-from=$work/files | tar -C $mountpoint -x    # some 300 MB of /usr"
 begin
 # The first 300 MB of regular files, in a fixed order; no tiny ones, since User Mode Linux keeps a descriptor of the host's for
 # each file that was read.
 find /usr/bin /usr/sbin /usr/lib/*-linux-gnu -xdev -type f -size +20k -size -20M -printf '%s %p\n' 2>/dev/null | LC_ALL=C sort -k2 |
   awk '{ total += $1; sub(/^[0-9]+ /, "") } total <= 300e6' >"$work/files"
-tar -C / -cf - --files-from=<(sed 's,^/,,' "$work/files") 2>/dev/null | tar -C "$mountpoint" -xf -
+sed -i 's,^/,,' "$work/files"
+tar -C / -cf - --files-from="$work/files" 2>/dev/null | tar -C "$mountpoint" -xf -
 sync -f "$mountpoint"
 size=$(du -sh --apparent-size "$mountpoint" | cut -f1)
 end "copy files" "$size in $(wc -l <"$work/files") files"
@@ -88,7 +102,9 @@ step "6. A few changes, another snapshot, another backup: the pool itself tells 
 changed=$(find "$mountpoint" -type f -size +100k | LC_ALL=C sort | sed -n '1p;50p;100p')
 for file in $changed; do run "echo changed | dd of=$file conv=notrunc status=none"; done
 run "echo 'a new file' > $mountpoint/new-file"
-(cd "$mountpoint" && find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum) >"$work/before"
+checksums="find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum"
+show "(cd $mountpoint && $checksums) > $work/before"
+(cd "$mountpoint" && eval "$checksums") >"$work/before"
 begin
 run "convoy snapshot create docs --name tuesday"
 show "convoy backup create tuesday --dest vfs://$work/backups/"
@@ -109,7 +125,10 @@ run "convoy mount copy"
 
 step "9. Every file is compared."
 begin
-(cd "$(convoy mount copy)" && find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum) >"$work/after"
+mountpoint=$(convoy mount copy)
+show "(cd $mountpoint && $checksums) > $work/after"
+(cd "$mountpoint" && eval "$checksums") >"$work/after"
+show "cmp $work/before $work/after"
 if ! cmp "$work/before" "$work/after"; then
   echo "    The restored files differ." >&2
   exit 1

@@ -51,6 +51,10 @@ inline constexpr std::uint64_t kMaxVolumeSize = 1024 * kTiB;
 inline constexpr std::chrono::milliseconds kBusyRetryLimit{5000};
 inline constexpr std::chrono::milliseconds kBusyRetryStep{100};
 
+// How long 'inspect' waits for the kernel, which answers nobody while it deletes a large device, to
+// tell how much of a volume is mapped. Docker asks that whenever it shows a volume.
+inline constexpr std::chrono::milliseconds kStatusPatience{500};
+
 // How often we look whether udev is done with a device: a part of what that takes.
 inline constexpr std::chrono::milliseconds kUdevPollStep{5};
 

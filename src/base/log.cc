@@ -2,7 +2,9 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 #include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/basic_file_sink.h>
@@ -14,23 +16,67 @@
 namespace convoy {
 namespace {
 
-// The message as a JSON string.
-class JsonMessage : public spdlog::custom_flag_formatter {
+// The message on one line: whoever chooses a name, or writes a program that we run, must not be
+// able to write lines of the log.
+std::string escape(std::string_view text) {
+  std::string line;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '\n') {
+      line += "\\n";
+    } else if (byte < 0x20 || byte == 0x7f) {
+      line += fmt::format("\\x{:02x}", byte);
+    } else {
+      line += c;
+    }
+  }
+  return line;
+}
+
+// Names and what programs print may not be UTF-8.
+std::string to_json(std::string_view text) {
+  return nlohmann::json(std::string(text))
+      .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+class Message : public spdlog::custom_flag_formatter {
  public:
+  explicit Message(LogFormat format) : format_(format) {}
+
   void format(const spdlog::details::log_msg& message, const std::tm&,
               spdlog::memory_buf_t& out) override {
-    // Names and what programs print may not be UTF-8.
-    const std::string text =
-        nlohmann::json(std::string(message.payload.begin(), message.payload.end()))
-            .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    const std::string plain = without_secrets({message.payload.data(), message.payload.size()});
+    const std::string text = format_ == LogFormat::kJson ? to_json(plain) : escape(plain);
     out.append(text.data(), text.data() + text.size());
   }
   std::unique_ptr<custom_flag_formatter> clone() const override {
-    return std::make_unique<JsonMessage>();
+    return std::make_unique<Message>(format_);
   }
+
+ private:
+  LogFormat format_;
 };
 
 }  // namespace
+
+std::string without_secrets(std::string_view text) {
+  constexpr std::string_view kSchemeEnd = "://";
+  std::string result;
+  while (true) {
+    const std::size_t scheme = text.find(kSchemeEnd);
+    if (scheme == std::string_view::npos) return result.append(text);
+    const std::size_t begin = scheme + kSchemeEnd.size();
+    result.append(text.substr(0, begin));
+    text.remove_prefix(begin);
+    const std::string_view authority = text.substr(0, text.find_first_of("/ '\"\n"));
+    const std::size_t at = authority.rfind('@');
+    // "s3://bucket@region" has no colon, user:password has.
+    if (at == std::string_view::npos || authority.substr(0, at).find(':') == std::string_view::npos)
+      continue;
+    result += "***";
+    text.remove_prefix(at);
+  }
+}
 
 void start_log(const std::string& file, LogFormat format, LogLevel level) {
   try {
@@ -43,13 +89,11 @@ void start_log(const std::string& file, LogFormat format, LogLevel level) {
   spdlog::set_level(level == LogLevel::kDebug ? spdlog::level::debug : spdlog::level::info);
   // A line that is still in memory is lost in just the crash that it would explain.
   spdlog::flush_on(spdlog::level::trace);
-  if (format == LogFormat::kText) {
-    spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %l %v");
-    return;
-  }
   auto formatter = std::make_unique<spdlog::pattern_formatter>();
-  formatter->add_flag<JsonMessage>('*').set_pattern(
-      R"({"time":"%Y-%m-%dT%H:%M:%S.%e%z","level":"%l","message":%*})");
+  formatter->add_flag<Message>('*', format)
+      .set_pattern(format == LogFormat::kText
+                       ? "%Y-%m-%dT%H:%M:%S.%e%z %l %*"
+                       : R"({"time":"%Y-%m-%dT%H:%M:%S.%e%z","level":"%l","message":%*})");
   spdlog::set_formatter(std::move(formatter));
 }
 

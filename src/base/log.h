@@ -2,12 +2,17 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 namespace convoy {
 
 enum class LogLevel { kInfo, kDebug };
-// A line of text, or a line of JSON {"time", "level", "message"}.
+// A line of text, or a line of JSON {"time", "level", "message"}. Either way a message is one line,
+// without_secrets.
 enum class LogFormat { kText, kJson };
+
+// The text with "***" for user and password of every URL in it.
+std::string without_secrets(std::string_view text);
 
 // Sends the process's log to `file`, appending, or to standard error if `file` is empty. Call once,
 // before other threads exist. Throws kIo if the file can't be opened.

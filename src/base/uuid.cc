@@ -22,6 +22,13 @@ void fill_random(std::span<std::uint8_t> out) {
   }
 }
 
+// The bits that RFC 9562 keeps for version and variant.
+std::array<std::uint8_t, 16> with_version(std::array<std::uint8_t, 16> bytes, unsigned version) {
+  bytes[6] = static_cast<std::uint8_t>(version << 4U | (bytes[6] & 0x0fU));
+  bytes[8] = static_cast<std::uint8_t>(0x80U | (bytes[8] & 0x3fU));
+  return bytes;
+}
+
 int hex_value(char c) {
   if (c >= '0' && c <= '9') return c - '0';
   if (c >= 'a' && c <= 'f') return c - 'a' + 10;
@@ -35,6 +42,12 @@ bool is_dash_position(std::size_t i) {
 
 }  // namespace
 
+Uuid Uuid::random() {
+  std::array<std::uint8_t, 16> bytes;
+  fill_random(bytes);
+  return Uuid(with_version(bytes, 4));
+}
+
 Uuid Uuid::generate() {
   std::array<std::uint8_t, 16> bytes;
   fill_random(bytes);
@@ -43,9 +56,7 @@ Uuid Uuid::generate() {
   const auto milliseconds = static_cast<std::uint64_t>(now.count());
   for (unsigned i = 0; i < 6; ++i)
     bytes[i] = static_cast<std::uint8_t>(milliseconds >> (40 - 8 * i));
-  bytes[6] = static_cast<std::uint8_t>(0x70U | (bytes[6] & 0x0fU));  // version 7
-  bytes[8] = static_cast<std::uint8_t>(0x80U | (bytes[8] & 0x3fU));  // RFC 9562 variant
-  return Uuid(bytes);
+  return Uuid(with_version(bytes, 7));
 }
 
 std::optional<Uuid> Uuid::parse(std::string_view text) {

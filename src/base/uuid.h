@@ -20,6 +20,10 @@ class Uuid {
   // sort by their time. Thread-safe.
   static Uuid generate();
 
+  // A new UUIDv4 (RFC 9562, 5.4), all random: two of them differ from the first digits on, so that
+  // people can name one by its start. Thread-safe.
+  static Uuid random();
+
   // The UUID that `text` is in its canonical form, 8-4-4-4-12 hex digits of either case; nothing if
   // it is none.
   static std::optional<Uuid> parse(std::string_view text);

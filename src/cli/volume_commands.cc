@@ -21,18 +21,17 @@ void run_create(Client& client, const CreateOptions& options) {
   for (const auto& [option, given] : ignored) {
     if (given) fmt::print(stderr, "convoy: warning: the devicemapper driver ignores {}\n", option);
   }
-  const ApiCall call{"POST",
-                     "/v1/volume",
-                     {},
-                     {{"Name", options.name},
-                      {"Driver", options.driver},
-                      {"Size", options.size},
-                      {"Backup", options.backup},
-                      {"Filesystem", options.filesystem},
-                      {"MkfsOptions", options.mkfs_options},
-                      {"MountOptions", options.mount_options},
-                      {"S3Endpoint", options.s3_endpoint}}};
-  const Json volume = options.backup.empty() ? client.call(call) : client.run_job(call);
+  const Json volume = client.run_job({"POST",
+                                      "/v1/volume",
+                                      {},
+                                      {{"Name", options.name},
+                                       {"Driver", options.driver},
+                                       {"Size", options.size},
+                                       {"Backup", options.backup},
+                                       {"Filesystem", options.filesystem},
+                                       {"MkfsOptions", options.mkfs_options},
+                                       {"MountOptions", options.mount_options},
+                                       {"S3Endpoint", options.s3_endpoint}}});
   if (options.verbose) return print_json(volume);
   fmt::print("{}\n", volume.value("Name", ""));
 }

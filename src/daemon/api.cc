@@ -31,6 +31,23 @@ std::uint64_t parse_job_id(const std::string& text) {
   throw Error(ErrorKind::kInvalidArgument, "'{}' is not the number of a job", text);
 }
 
+// For the log: what a call that failed was about, as far as it says so.
+std::string object_of(const HttpRequest& request) {
+  for (const char* const parameter : {"name", "url", "destination"}) {
+    if (const std::string value = request.parameter(parameter); !value.empty())
+      return fmt::format(" of '{}'", value);
+  }
+  try {
+    const RequestFields fields(request.body);
+    for (const char* const field : {"Name", "Volume", "Snapshot"}) {
+      if (const std::string value = fields.text(field); !value.empty())
+        return fmt::format(" of '{}'", value);
+    }
+  } catch (const Error&) {  // that is what the call failed of
+  }
+  return "";
+}
+
 // A text that was left out, or is empty, is not given.
 std::optional<std::string> given(const RequestFields& fields, const char* field) {
   std::string text = fields.text(field);
@@ -82,8 +99,13 @@ ordered_json driver_info(const GeneralSettings& settings, const PoolRow& pool,
 
 }  // namespace
 
-Api::Api(GeneralSettings settings, Volumes& volumes, Backups& backups, Jobs& jobs)
-    : settings_(std::move(settings)), volumes_(volumes), backups_(backups), jobs_(jobs) {}
+Api::Api(GeneralSettings settings, Volumes& volumes, Backups& backups, Creations& creations,
+         Jobs& jobs)
+    : settings_(std::move(settings)),
+      volumes_(volumes),
+      backups_(backups),
+      creations_(creations),
+      jobs_(jobs) {}
 
 HttpResponse Api::handle(const HttpRequest& request) const {
   static constexpr std::array<Route, 17> kRoutes = {{
@@ -113,10 +135,10 @@ HttpResponse Api::handle(const HttpRequest& request) const {
     }
     throw Error(ErrorKind::kNotFound, "there is no call {} {}", request.method, request.path);
   } catch (const Error& error) {
-    spdlog::warn("{} {}: {}", request.method, request.path, error.message());
+    spdlog::warn("{} {}{}: {}", request.method, request.path, object_of(request), error.message());
     return {http_status(error.kind()), "application/json", error_text(error) + "\n", {}};
   } catch (const std::exception& error) {
-    spdlog::error("{} {}: {}", request.method, request.path, error.what());
+    spdlog::error("{} {}{}: {}", request.method, request.path, object_of(request), error.what());
     return {500,
             "application/json",
             error_text(Error(ErrorKind::kInternal, "{}", error.what())) + "\n",
@@ -151,26 +173,30 @@ HttpResponse Api::list_volumes(const HttpRequest&) const {
 HttpResponse Api::inspect_volume(const HttpRequest& request) const {
   const VolumeView view = volumes_.inspect(request.parameter("name"));
   ordered_json json = volume_view(view);
+  ordered_json& driver_info = json["DriverInfo"];
   if (const auto used = volumes_.used_bytes(view.volume))
-    json["DriverInfo"]["Used"] = std::to_string(*used);
+    driver_info["Used"] = std::to_string(*used);
+  // As the keys of driver information are sorted, in place before the last two.
+  for (const char* const last : {"VolumeCreatedAt", "VolumeName"}) {
+    ordered_json value = driver_info[last];
+    driver_info.erase(last);
+    driver_info[last] = std::move(value);
+  }
   return ok(json);
 }
 
 HttpResponse Api::create_volume(const HttpRequest& request) const {
   const RequestFields fields(request.body);
   check_driver(fields.text("Driver"));
-  NewVolume volume;
+  Creations::Request creation;
+  NewVolume& volume = creation.volume;
   volume.name = fields.text("Name");
   if (const auto size = given(fields, "Size")) volume.size = parse_size(*size);
   volume.filesystem = given(fields, "Filesystem");
   volume.mkfs_options = given(fields, "MkfsOptions");
   volume.mount_options = given(fields, "MountOptions");
-  const std::string backup = fields.text("Backup");
-  if (backup.empty()) return ok(volume_view(volumes_.create(volume)));
-
-  return stream_job(jobs_.start("restore", backup, [this, volume, backup](Job& job) {
-    return to_text(volume_view(backups_.restore(volume, backup, job)));
-  }));
+  creation.backup = fields.text("Backup");
+  return stream_job(creations_.start(std::move(creation)));
 }
 
 HttpResponse Api::delete_volume(const HttpRequest& request) const {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "daemon/backups.h"
+#include "daemon/creations.h"
 #include "daemon/http_server.h"
 #include "daemon/jobs.h"
 #include "daemon/settings.h"
@@ -13,7 +14,8 @@ namespace convoy {
 // Thread-safe.
 class Api {
  public:
-  Api(GeneralSettings settings, Volumes& volumes, Backups& backups, Jobs& jobs);
+  Api(GeneralSettings settings, Volumes& volumes, Backups& backups, Creations& creations,
+      Jobs& jobs);
 
   // Never throws: an error is an answer {"Error", "Kind"} with the kind's HTTP status.
   HttpResponse handle(const HttpRequest& request) const;
@@ -47,6 +49,7 @@ class Api {
   GeneralSettings settings_;
   Volumes& volumes_;
   Backups& backups_;
+  Creations& creations_;
   Jobs& jobs_;
 };
 

@@ -3,6 +3,9 @@
 #include "backup/destination.h"
 #include "base/error.h"
 #include "base/size.h"
+#include "base/uuid.h"
+#include "daemon/request_fields.h"
+#include "daemon/views.h"
 
 namespace convoy {
 namespace {
@@ -61,9 +64,9 @@ void Creations::create(const Request& request) {
 
 // Nothing if the volume is there.
 std::shared_ptr<Job> Creations::start_or_join(const Request& request) {
-  const std::lock_guard lock(lock_);
-  std::erase_if(running_, [](const auto& entry) { return entry.second.job->wait({}); });
   const std::string& name = request.volume.name;
+  std::unique_lock lock(lock_);
+  settle(lock, name);
   if (const auto found = running_.find(name); found != running_.end()) {
     if (agrees(found->second.request, request)) return found->second.job;
     throw Error(ErrorKind::kBusy, "volume '{}' is being created with other options", name);
@@ -72,17 +75,44 @@ std::shared_ptr<Job> Creations::start_or_join(const Request& request) {
     check_agrees(present->volume, request);
     return nullptr;
   }
+  return start_locked(request);
+}
+
+std::shared_ptr<Job> Creations::start(Request request) {
+  if (request.volume.name.empty()) request.volume.name = "volume-" + random_hex(16);
+  const std::string& name = request.volume.name;
+  std::unique_lock lock(lock_);
+  settle(lock, name);
+  if (running_.contains(name))
+    throw Error(ErrorKind::kBusy, "volume '{}' is being created already", name);
+  return start_locked(request);
+}
+
+std::shared_ptr<Job> Creations::start_locked(const Request& request) {
+  const std::string& name = request.volume.name;
   const auto work = [this, request](Job& job) {
-    if (request.backup.empty()) {
-      volumes_.create(request.volume);
-    } else {
-      backups_.restore(request.volume, request.backup, job);
-    }
-    return std::string("{}");
+    const VolumeView view = request.backup.empty()
+                                ? volumes_.create(request.volume, job.stop_token())
+                                : backups_.restore(request.volume, request.backup, job);
+    return to_text(volume_view(view));
   };
-  running_[name] = {request,
-                    jobs_.start(request.backup.empty() ? "create" : "restore", name, work)};
-  return running_[name].job;
+  const std::shared_ptr<Job> job =
+      jobs_.start(request.backup.empty() ? "create" : "restore", name, work);
+  running_[name] = {request, job};
+  return job;
+}
+
+void Creations::settle(std::unique_lock<std::mutex>& lock, const std::string& name) {
+  while (true) {
+    std::erase_if(running_, [](const auto& entry) { return entry.second.job->wait({}); });
+    const auto found = running_.find(name);
+    if (found == running_.end()) return;
+    const std::shared_ptr<Job> job = found->second.job;
+    if (!job->stop_token().stop_requested()) return;
+    lock.unlock();
+    job->wait(std::chrono::seconds(1));
+    lock.lock();
+  }
 }
 
 std::optional<std::string> Creations::progress(const std::string& name) {

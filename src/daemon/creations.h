@@ -1,6 +1,7 @@
-// Volumes that are being created for Docker. Docker gives a call up after a minute or two and asks
-// again; mkfs, and a restore all the more, may take longer. So the work goes on when its client has
-// left, and whoever asks for the same waits for it.
+// Volumes that are being created. Docker gives a call up after a minute or two and asks again;
+// mkfs, and a restore all the more, may take longer. So the work goes on when Docker has left, and
+// whoever asks for the same waits for it. The command line's ends with its client, who wants a
+// volume that was not there before.
 #pragma once
 
 #include <map>
@@ -31,6 +32,11 @@ class Creations {
   // kBusy. Throws what the creation failed with.
   void create(const Request& request);
 
+  // Starts to make a volume, under a name of its own if the request gives none. That there is one
+  // of its name is the job's failure; that one is being made throws kBusy. The job's result is the
+  // volume as 'inspect' shows it.
+  std::shared_ptr<Job> start(Request request);
+
   // How far the creation of this volume is, in a few words; nothing if it isn't being made.
   std::optional<std::string> progress(const std::string& name);
 
@@ -40,6 +46,10 @@ class Creations {
     std::shared_ptr<Job> job;
   };
   std::shared_ptr<Job> start_or_join(const Request& request);
+  std::shared_ptr<Job> start_locked(const Request& request);
+  // Those that have ended are forgotten, and one of this name that was cancelled is waited for:
+  // whoever sees that its volume is gone may make it again.
+  void settle(std::unique_lock<std::mutex>& lock, const std::string& name);
 
   Volumes& volumes_;
   Backups& backups_;

@@ -15,6 +15,7 @@
 #include "devmapper/dm_task.h"
 #include "sys/file.h"
 #include "sys/lock_file.h"
+#include "volumes/convoy_root.h"
 
 namespace convoy {
 namespace {
@@ -80,6 +81,24 @@ GeneralSettings general_settings(const DaemonOptions& options) {
   return settings;
 }
 
+// Convoy kept these options in a file, so its users don't give them any more. One of them keeps
+// volumes from being deleted.
+void check_convoy_settings(const DaemonOptions& options) {
+  const ConvoySettings settings = read_convoy_settings(options.root);
+  const auto require = [&](bool wanted, bool given, const char* field, const char* option) {
+    if (!wanted || given) return;
+    throw Error(ErrorKind::kInvalidArgument,
+                "{}/convoy.cfg says {}, which is an option now: start with {}, or change that file",
+                options.root.native(), field, option);
+  };
+  require(settings.ignore_docker_delete, options.ignore_docker_delete, "IgnoreDockerDelete",
+          "--ignore-docker-delete");
+  require(settings.create_on_docker_mount, options.create_on_docker_mount, "CreateOnDockerMount",
+          "--create-on-docker-mount");
+  require(!settings.mount_namespace.empty(), !options.mount_namespace.empty(), "MountNamespaceFD",
+          "--mnt-ns");
+}
+
 }  // namespace
 
 void run_daemon(const DaemonOptions& options) {
@@ -94,6 +113,7 @@ void run_daemon(const DaemonOptions& options) {
 
   // What is wrong with a first pool's options is said before anything is made.
   const std::filesystem::path catalog_file = options.root / "catalog.db";
+  if (has_convoy_pool(options.root)) check_convoy_settings(options);
   if (!std::filesystem::exists(catalog_file))
     plan_first_pool(options.root, pool_options, options.foreign_data);
 
@@ -116,8 +136,8 @@ void run_daemon(const DaemonOptions& options) {
 
   Jobs jobs;
   Backups backups(catalog, volumes);
-  const Api api(general_settings(options), volumes, backups, jobs);
   Creations creations(volumes, backups, jobs);
+  const Api api(general_settings(options), volumes, backups, creations, jobs);
   const DockerPlugin plugin(general_settings(options), volumes, creations);
   const HttpServer server(socket, [&](const HttpRequest& request) {
     return plugin.serves(request.path) ? plugin.handle(request) : api.handle(request);

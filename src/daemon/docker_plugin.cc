@@ -40,9 +40,13 @@ ordered_json volume_entry(const VolumeView& view) {
 ordered_json status_of(const VolumeView& view, std::optional<std::uint64_t> used) {
   ordered_json snapshots = ordered_json::array();
   for (const SnapshotRow& snapshot : view.snapshots) snapshots.push_back(snapshot.name);
-  return {{"Device", view.device.native()}, {"Filesystem", view.volume.filesystem},
-          {"Size", view.volume.size},       {"Snapshots", snapshots},
-          {"UUID", uuid_of(view)},          {"Used", used.value_or(0)}};
+  ordered_json status = {{"Device", view.device.native()},
+                         {"Filesystem", view.volume.filesystem},
+                         {"Size", view.volume.size},
+                         {"Snapshots", snapshots},
+                         {"UUID", uuid_of(view)}};
+  if (used) status["Used"] = *used;
+  return status;
 }
 
 const std::string kSuccess = R"({"Err":""})";
@@ -74,10 +78,13 @@ bool DockerPlugin::serves(const std::string& path) const {
 
 HttpResponse DockerPlugin::handle(const HttpRequest& request) const {
   spdlog::debug("Docker: {}", request.path);
+  std::string name;
   try {
-    return answer((this->*find_call(request.path)->handler)(RequestFields(request.body)));
+    const RequestFields fields(request.body);
+    name = fields.text("Name");
+    return answer((this->*find_call(request.path)->handler)(fields));
   } catch (const std::exception& error) {
-    spdlog::warn("Docker: {}: {}", request.path, error.what());
+    spdlog::warn("Docker: {} of volume '{}': {}", request.path, name, error.what());
     return answer(to_text({{"Err", error.what()}}));
   }
 }
@@ -95,6 +102,8 @@ std::string DockerPlugin::create(const RequestFields& fields) const {
   request.volume.name = fields.text("Name");
   if (request.volume.name.empty()) throw Error(ErrorKind::kInvalidArgument, "Create needs a Name");
   for (const auto& [option, value] : fields.texts("Opts")) {
+    if (value.empty())
+      throw Error(ErrorKind::kInvalidArgument, "the option '{}' has no value", option);
     if (option == "size") {
       request.volume.size = parse_size(value);
     } else if (option == "fs") {
@@ -128,7 +137,11 @@ std::string DockerPlugin::remove(const RequestFields& fields) const {
     spdlog::info("Docker: volume {} is kept (--ignore-docker-delete)", name);
     return kSuccess;
   }
-  if (const auto volume = find_by_name(volumes_, name)) volumes_.remove(uuid_of(*volume));
+  if (const auto volume = find_by_name(volumes_, name)) {
+    volumes_.remove(uuid_of(*volume));
+  } else if (const auto progress = creations_.progress(name)) {
+    throw Error(ErrorKind::kBusy, "volume '{}' {}; remove it when that is done", name, *progress);
+  }
   return kSuccess;
 }
 

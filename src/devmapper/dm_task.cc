@@ -9,7 +9,6 @@
 
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
-#include <sys/sysmacros.h>
 
 #include "base/error.h"
 #include "base/limits.h"
@@ -43,6 +42,13 @@ __attribute__((format(printf, 5, 6))) void log_message(int, const char*, int, in
   static_cast<void>(std::vsnprintf(line.data(), line.size(), format, arguments));
   va_end(arguments);
   spdlog::debug("libdevmapper: {}", line.data());
+}
+
+UniqueFd open_control() {
+  UniqueFd control = open_dm_control();
+  if (!control)
+    throw Error(ErrorKind::kUnsupported, "this kernel has no device mapper, or we may not use it");
+  return control;
 }
 
 // The only line of its table, as libdevmapper reads it.
@@ -133,16 +139,15 @@ void DmTask::run() {
 }
 
 std::optional<DmInfo> dm_info(const std::string& name) {
-  DmTask task(DM_DEVICE_INFO, name);
-  const int error = task.try_run();
+  const UniqueFd control = open_control();
+  RawIoctl request = RawIoctl::prepare(to_dm_name(name));
+  const int error = request.run(control, DM_DEV_STATUS);
   if (error == ENXIO) return std::nullopt;
   if (error != 0) throw system_error(error, fmt::format("can't examine the dm device {}", name));
-  struct dm_info info = {};
-  check(dm_task_get_info(task.get(), &info), "the device's state");
-  if (info.exists == 0) return std::nullopt;
-  const char* const uuid = dm_task_get_uuid(task.get());
-  return DmInfo{makedev(info.major, info.minor), uuid == nullptr ? "" : uuid, info.suspended != 0,
-                info.live_table != 0};
+  const dm_ioctl& answer = request.header;
+  return DmInfo{request.device(), static_cast<const char*>(answer.uuid),
+                (answer.flags & DM_SUSPEND_FLAG) != 0,
+                (answer.flags & DM_ACTIVE_PRESENT_FLAG) != 0};
 }
 
 std::optional<DmTarget> dm_table(const std::string& name) {
@@ -150,8 +155,7 @@ std::optional<DmTarget> dm_table(const std::string& name) {
 }
 
 std::optional<DmTarget> dm_status(const std::string& name) {
-  const UniqueFd control = open_dm_control();
-  if (!control) throw system_error(errno, "can't open /dev/mapper/control");
+  const UniqueFd control = open_control();
   RawIoctl request = RawIoctl::prepare(to_dm_name(name));
   const int error = request.run(control, DM_TABLE_STATUS);
   if (error == ENXIO) return std::nullopt;

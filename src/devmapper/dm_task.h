@@ -24,8 +24,10 @@ struct DmInfo {
 };
 
 // Requests by name. libdevmapper keeps its control descriptor and its list of node operations in
-// globals, so one lock of the process serialises them. What can take long goes by RawIoctl: a
-// message that deletes a large device, and a status, which waits for that.
+// globals, so one lock of the process serialises them. What can take long, or must not
+// wait for it, goes by RawIoctl: a message that deletes a large device, a status, which waits for
+// that in the kernel, and the state of a device. (To make or remove a thin device waits there,
+// too.)
 class DmTask {
  public:
   // `type` is one of DM_DEVICE_*.

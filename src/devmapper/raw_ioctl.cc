@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include <fcntl.h>
+#include <sys/sysmacros.h>
 
 #include "base/error.h"
 
@@ -38,6 +39,11 @@ RawIoctl RawIoctl::prepare_message(const DmName& name, const char* message) {
 
 int RawIoctl::run(const UniqueFd& control, unsigned long command) {
   return ::ioctl(control.get(), command, this) == 0 ? 0 : errno;
+}
+
+dev_t RawIoctl::device() const {
+  // As the kernel packs it (linux/kdev_t.h: huge_encode_dev), which is not glibc's way.
+  return makedev(header.dev >> 8U & 0xfffU, (header.dev & 0xffU) | (header.dev >> 12U & 0xfff00U));
 }
 
 std::optional<DmTarget> RawIoctl::only_target(const std::string& name) const {

@@ -8,6 +8,7 @@
 
 #include <linux/dm-ioctl.h>
 #include <sys/ioctl.h>
+#include <sys/types.h>
 
 #include "devmapper/dm_target.h"
 #include "sys/unique_fd.h"
@@ -34,6 +35,9 @@ struct RawIoctl {
 
   // The kernel's errno, or 0. It may be run once: the kernel writes its answer into it.
   int run(const UniqueFd& control, unsigned long command);
+
+  // The device's number, after any request that the kernel did.
+  dev_t device() const;
 
   // What DM_TABLE_STATUS has answered for the device `name`; nothing if it has no table. Throws
   // kCorrupt if it has several lines, or one too long for us.

@@ -1,6 +1,5 @@
 // The kernel's thin pool as the layers above see it: its verbs on one pool and the thin devices in
-// it. There are two real implementations in view of this interface: the kernel's pool, and one that
-// forces the faults and the loads which the kernel won't give on request.
+// it. Behind an interface, so that a test can force what the kernel won't give on request.
 #pragma once
 
 #include <cstdint>

@@ -87,15 +87,18 @@ Child spawn(const std::vector<std::string>& arguments) {
   return {pid, std::move(read_end)};
 }
 
-// Collects output until the child has closed it. False if the deadline came first.
-bool collect_output(int fd, std::chrono::steady_clock::time_point deadline, std::string& output) {
-  while (true) {
+// How soon a request to stop is noticed.
+constexpr std::chrono::milliseconds kStopStep{100};
+
+// Collects output until the child has closed it. False if the deadline, or a stop, came first.
+bool collect_output(int fd, std::chrono::steady_clock::time_point deadline,
+                    const std::stop_token& stop, std::string& output) {
+  while (!stop.stop_requested()) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
         deadline - std::chrono::steady_clock::now());
     if (left.count() <= 0) return false;
     pollfd waiting = {fd, POLLIN, 0};
-    const int ready =
-        ::poll(&waiting, 1, static_cast<int>(std::min<std::int64_t>(left.count(), 60'000)));
+    const int ready = ::poll(&waiting, 1, static_cast<int>(std::min(left, kStopStep).count()));
     if (ready <= 0) continue;
     std::array<char, 4096> buffer;
     const ssize_t count = ::read(fd, buffer.data(), buffer.size());
@@ -104,6 +107,7 @@ bool collect_output(int fd, std::chrono::steady_clock::time_point deadline, std:
     output.append(buffer.data(), static_cast<std::size_t>(count));
     if (output.size() > kMaxOutput) output.erase(0, output.size() - kMaxOutput);
   }
+  return false;
 }
 
 // The status of the child; nothing if it had to be killed at the deadline.
@@ -126,14 +130,16 @@ std::optional<int> wait_for(pid_t pid, std::chrono::steady_clock::time_point dea
 }  // namespace
 
 std::string run_command(const std::vector<std::string>& arguments,
-                        std::chrono::milliseconds timeout) {
+                        std::chrono::milliseconds timeout, const std::stop_token& stop) {
   const auto deadline = std::chrono::steady_clock::now() + timeout;
   const Child child = spawn(arguments);
   std::string output;
-  const bool closed = collect_output(child.output.get(), deadline, output);
+  const bool closed = collect_output(child.output.get(), deadline, stop, output);
   const std::optional<int> status =
       wait_for(child.pid, closed ? deadline : std::chrono::steady_clock::time_point{});
 
+  if (!status && stop.stop_requested())
+    throw Error(ErrorKind::kCancelled, "{} was stopped", arguments[0]);
   if (!status) {
     throw Error(ErrorKind::kUnavailable, "{} did not end within {} s and was killed", arguments[0],
                 std::chrono::duration_cast<std::chrono::seconds>(timeout).count());

@@ -95,5 +95,21 @@ TEST(RunCommand, KeepsOnlyTheEndOfALongOutput) {
   EXPECT_TRUE(output.ends_with("end"));
 }
 
+TEST(RunCommand, EndsWhenAStopIsRequested) {
+  std::stop_source stop;
+  const std::jthread stopper([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    stop.request_stop();
+  });
+  const auto begin = std::chrono::steady_clock::now();
+  try {
+    run_command({"sleep", "60"}, std::chrono::seconds(60), stop.get_token());
+    ADD_FAILURE();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kCancelled);
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(30));
+}
+
 }  // namespace
 }  // namespace convoy

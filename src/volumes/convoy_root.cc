@@ -57,6 +57,11 @@ std::string text_in(const json& object, const char* field) {
   return found->get<std::string>();
 }
 
+bool flag_in(const json& object, const char* field) {
+  const auto found = object.find(field);
+  return found != object.end() && found->is_boolean() && found->get<bool>();
+}
+
 // A number, or a number as text.
 std::uint64_t number_in(const json& object, const char* field, std::uint64_t max) {
   const auto found = object.find(field);
@@ -163,6 +168,17 @@ ConvoyRoot read_convoy_root(const std::filesystem::path& root) {
     }
   }
   return convoy;
+}
+
+ConvoySettings read_convoy_settings(const std::filesystem::path& root) {
+  const std::filesystem::path file = root / "convoy.cfg";
+  if (!std::filesystem::exists(file)) return {};
+  return with_context(file.native(), [&] {
+    const json object = read_object(file);
+    return ConvoySettings{flag_in(object, "IgnoreDockerDelete"),
+                          flag_in(object, "CreateOnDockerMount"),
+                          text_in(object, "MountNamespaceFD")};
+  });
 }
 
 void rename_convoy_files(const std::filesystem::path& root) {

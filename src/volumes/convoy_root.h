@@ -59,6 +59,15 @@ bool has_convoy_pool(const std::filesystem::path& root);
 // file's last change.
 ConvoyRoot read_convoy_root(const std::filesystem::path& root);
 
+// What convoy.cfg says; all of it is off where there is no such file.
+struct ConvoySettings {
+  bool ignore_docker_delete = false;
+  bool create_on_docker_mount = false;
+  std::string mount_namespace;
+};
+// Throws kInvalidArgument, naming the file, if it can't be read.
+ConvoySettings read_convoy_settings(const std::filesystem::path& root);
+
 // Gives Convoy's files a name that neither Convoy nor we read: "<name>.taken-over". May be done
 // again; the pool's is the last. Existing files are not replaced: then throws kAlreadyExists.
 void rename_convoy_files(const std::filesystem::path& root);

@@ -18,6 +18,25 @@ namespace {
 constexpr std::uint64_t kMinXfs = 300 * kMiB;
 constexpr std::uint64_t kMinExt4 = 4 * kMiB;
 
+// Takes an option out of a command's words, each time it is there, and gives its values.
+std::vector<std::string> take_values(std::vector<std::string>& words, std::string_view option) {
+  std::vector<std::string> values;
+  for (auto word = words.begin(); word != words.end();) {
+    if (!word->starts_with(option)) {
+      ++word;
+      continue;
+    }
+    std::string value = word->substr(option.size());
+    word = words.erase(word);
+    if (value.empty() && word != words.end()) {
+      value = *word;
+      word = words.erase(word);
+    }
+    values.push_back(std::move(value));
+  }
+  return values;
+}
+
 }  // namespace
 
 void check_filesystem(std::string_view type) {
@@ -33,10 +52,9 @@ void check_filesystem_size(std::string_view type, std::uint64_t size) {
               format_size(size), type, format_size(least));
 }
 
-void make_filesystem(const std::string& type, const std::filesystem::path& device,
-                     const std::string& options, std::chrono::milliseconds timeout) {
+std::vector<std::string> mkfs_command(const std::string& type, const std::string& options) {
   std::istringstream in(options);
-  const std::vector<std::string> words(std::istream_iterator<std::string>(in), {});
+  std::vector<std::string> words(std::istream_iterator<std::string>(in), {});
   std::vector<std::string> command;
   if (type == "xfs") {
     // -K: no discard, the device is empty. -f: what looks like an old file system is a new device's
@@ -51,13 +69,22 @@ void make_filesystem(const std::string& type, const std::filesystem::path& devic
     // lazy initialisation, which would fill pool blocks and make the next backup larger. Bitmaps
     // and inode tables in one place, not in each 2 GiB: of a volume of 1 TiB an empty file system
     // then takes 50 MiB of the pool's blocks of 2 MiB, not 1070. (sparse_super2 would make that 18,
-    // but the kernel can't resize such a file system while it is mounted.)
-    command = {"mkfs.ext4", "-q", "-F", "-E",
-               "nodiscard,assume_storage_prezeroed=1,packed_meta_blocks=1"};
+    // but the kernel can't resize such a file system while it is mounted.) mke2fs obeys only the
+    // last -E.
+    std::string extended = "nodiscard,assume_storage_prezeroed=1,packed_meta_blocks=1";
+    for (std::string& more : take_values(words, "-E")) extended += ',' + more;
+    command = {"mkfs.ext4", "-q", "-F", "-E", extended};
   }
   command.insert(command.end(), words.begin(), words.end());
+  return command;
+}
+
+void make_filesystem(const std::string& type, const std::filesystem::path& device,
+                     const std::string& options, std::chrono::milliseconds timeout,
+                     const std::stop_token& stop) {
+  std::vector<std::string> command = mkfs_command(type, options);
   command.push_back(device.native());
-  run_command(command, timeout);
+  run_command(command, timeout, stop);
 }
 
 std::string mount_options(std::string_view type, const std::string& own) {

@@ -428,6 +428,12 @@ std::unique_ptr<KernelThinPool> bring_up_pool(Catalog& catalog, const std::files
     if (pool->labelled) return create_pool(catalog, *pool, guard_lock_fd);
     catalog.insert_pool(*pool);
   }
+  if (pool->state == PoolRow::State::kReady && foreign_data == ForeignData::kOverwrite) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "--force-new-pool: the root {} has its pool already, on {} and {}; start without "
+                "it, or give a new --root",
+                root.native(), pool->data_device.native(), pool->metadata_device.native());
+  }
   if (!pool->labelled && pool->state == PoolRow::State::kReady && has_convoy_pool(root)) {
     throw Error(
         ErrorKind::kInvalidArgument,

@@ -58,6 +58,13 @@ void PoolTransactions::remove(const DeviceRow& device) {
   step([&] { pool_.delete_thin({device.thin_id}); });
 }
 
+bool PoolTransactions::between_steps(std::chrono::milliseconds patience,
+                                     const std::function<void()>& action) {
+  const std::unique_lock lock(lock_, patience);
+  if (lock) action();
+  return lock.owns_lock();
+}
+
 void PoolTransactions::recover() {
   const std::lock_guard lock(lock_);
   recover_locked();

@@ -6,6 +6,7 @@
 // pool's transaction id tells which side of the step it is on.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <mutex>
 
@@ -31,6 +32,10 @@ class PoolTransactions {
   // leaves both, if it is active. That the pool doesn't have it any more is fine.
   void remove(const DeviceRow& device);
 
+  // Runs `action` while no step is under way. False, without having run it, if one is for longer
+  // than `patience`: the kernel may be deleting a large device.
+  bool between_steps(std::chrono::milliseconds patience, const std::function<void()>& action);
+
   // Finishes or undoes the step that was under way when the process, or the host, went down. Throws
   // kCorrupt if the pool is at a transaction that the catalog can't explain. As all others, throws
   // kUnavailable if the pool is read-only or has failed.
@@ -43,7 +48,7 @@ class PoolTransactions {
   void step(const std::function<void()>& message);
   void recover_locked();
 
-  std::mutex lock_;
+  std::timed_mutex lock_;
   Catalog& catalog_;
   ThinPool& pool_;
 };

@@ -117,7 +117,7 @@ class Inventory {
     claim("volume", convoy.name, convoy.thin_id);
     TakenOverVolume taken;
     VolumeRow& volume = taken.volume;
-    volume.uuid = volume.lineage = Uuid::generate();
+    volume.uuid = volume.lineage = Uuid::random();
     volume.name = convoy.name;
     volume.state = DeviceState::kReady;
     volume.thin_id = convoy.thin_id;
@@ -134,7 +134,7 @@ class Inventory {
   SnapshotRow take(const ConvoySnapshot& convoy, const VolumeRow& volume) {
     const DeviceDetails details = claim("snapshot", convoy.name, convoy.thin_id);
     SnapshotRow snapshot;
-    snapshot.uuid = Uuid::generate();
+    snapshot.uuid = Uuid::random();
     snapshot.name = convoy.name;
     snapshot.state = DeviceState::kReady;
     snapshot.thin_id = convoy.thin_id;

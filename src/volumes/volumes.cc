@@ -97,10 +97,10 @@ void Volumes::abandon(const VolumeRow& volume) noexcept {
   }
 }
 
-VolumeView Volumes::create(const NewVolume& request) {
+VolumeView Volumes::create(const NewVolume& request, const std::stop_token& stop) {
   const PoolRow pool = catalog_.pool().value();
   VolumeRow volume;
-  volume.uuid = volume.lineage = Uuid::generate();
+  volume.uuid = volume.lineage = Uuid::random();
   volume.name = request.name;
   volume.size = request.size.value_or(pool.default_size);
   volume.filesystem = request.filesystem.value_or(pool.default_filesystem);
@@ -114,7 +114,7 @@ VolumeView Volumes::create(const NewVolume& request) {
   volume = make_device(std::move(volume));
   const auto lock = volume_locks_.lock(volume.uuid);
   try {
-    make_filesystem(volume);
+    make_filesystem(volume, stop);
     catalog_.set_state(volume.uuid, DeviceState::kReady);
   } catch (...) {
     abandon(volume);
@@ -125,10 +125,10 @@ VolumeView Volumes::create(const NewVolume& request) {
   return view(volume, mounts_.mounts(), {});
 }
 
-void Volumes::make_filesystem(const VolumeRow& volume) {
+void Volumes::make_filesystem(const VolumeRow& volume, const std::stop_token& stop) {
   try {
     convoy::make_filesystem(volume.filesystem, device_path(volume.name), volume.mkfs_options,
-                            options_.command_timeout);
+                            options_.command_timeout, stop);
   } catch (const Error&) {
     // All that mkfs has seen of it is an input/output error.
     if (pool_.status().mode != PoolStatus::Mode::kOutOfDataSpace) throw;
@@ -161,7 +161,7 @@ Volumes::Construction Volumes::begin_restore(const NewVolume& request,
                 "a volume that is filled from a backup takes no mkfs options; leave them out");
   }
   VolumeRow volume;
-  volume.uuid = Uuid::generate();
+  volume.uuid = Uuid::random();
   volume.name = request.name;
   volume.size = source.size;
   volume.filesystem = source.filesystem;
@@ -183,6 +183,8 @@ std::filesystem::path Volumes::Construction::device() const {
 VolumeView Volumes::Construction::commit() {
   volumes_->catalog_.set_state(volume_.uuid, DeviceState::kReady);
   Volumes& volumes = *std::exchange(volumes_, nullptr);
+  spdlog::info("volume {} restored: {} of {} from backup {}", volume_.name,
+               format_size(volume_.size), volume_.filesystem, volume_.backup->to_string());
   return volumes.view(volume_, volumes.mounts_.mounts(), {});
 }
 
@@ -211,6 +213,8 @@ void Volumes::remove(std::string_view reference) {
     if (catalog_.state_of_name(volume.name) == DeviceState::kReady) activate(volume);
     throw;
   }
+  // Somebody else may have unmounted it.
+  if (!volume.mountpoint.empty()) remove_default_mountpoint(volume, volume.mountpoint);
   spdlog::info("volume {} deleted", volume.name);
 }
 
@@ -228,7 +232,8 @@ VolumeView Volumes::inspect(std::string_view reference) {
 }
 
 std::optional<std::uint64_t> Volumes::used_bytes(const VolumeRow& volume) {
-  const std::optional<Sectors> mapped = pool_.mapped(volume.name);
+  std::optional<Sectors> mapped;
+  transactions_.between_steps(kStatusPatience, [&] { mapped = pool_.mapped(volume.name); });
   return mapped ? std::optional(mapped->bytes()) : std::nullopt;
 }
 
@@ -253,7 +258,7 @@ SnapshotRow Volumes::create_snapshot(std::string_view reference, std::string nam
   const auto [volume, lock] = lock_volume(reference);
   require_active(volume);
   SnapshotRow snapshot;
-  snapshot.uuid = Uuid::generate();
+  snapshot.uuid = Uuid::random();
   snapshot.name = name.empty() ? "snapshot-" + random_hex(16) : std::move(name);
   check_device_name("snapshot", snapshot.name, pool_name_);
   snapshot.size = volume.size;

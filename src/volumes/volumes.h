@@ -67,8 +67,9 @@ class Volumes {
   void recover();
 
   // Makes a volume with an empty file system. Throws kInvalidArgument (name, size, options),
-  // kAlreadyExists, or what the pool or mkfs failed with; then there is no volume.
-  VolumeView create(const NewVolume& request);
+  // kAlreadyExists, what the pool or mkfs failed with, or kCancelled when a stop is requested; then
+  // there is no volume.
+  VolumeView create(const NewVolume& request, const std::stop_token& stop = {});
 
   // A volume that exists for nobody else until it is committed, for a restore to write to.
   class Construction;
@@ -80,7 +81,7 @@ class Volumes {
 
   VolumeView inspect(std::string_view reference);
   // How many bytes of the pool it maps, those that snapshots share included; nothing if it isn't
-  // active. May wait for changes of the pool's metadata that are under way.
+  // active, or if the pool's metadata are being changed for longer than kStatusPatience.
   std::optional<std::uint64_t> used_bytes(const VolumeRow& volume);
   std::vector<VolumeView> list();
 
@@ -92,11 +93,11 @@ class Volumes {
                               VolumeUser::Kind kind, const std::string& id);
   // Ends this user's use; the last one's end unmounts it. Ending a use that there isn't is no
   // error. Throws kBusy while processes use files in it, or if the command line would unmount under
-  // Docker's containers.
+  // Docker's containers, or a mount that we didn't make.
   void unmount(std::string_view reference, VolumeUser::Kind kind, const std::string& id);
 
-  // Ends all uses, whoever's they are, and unmounts it. Throws kBusy while processes use files in
-  // it; the uses are ended nevertheless.
+  // Unmounts it, whoever mounted it, and ends all uses. Throws kBusy while processes use files in
+  // it; then nothing has changed.
   void force_unmount(std::string_view reference);
 
   // Gives the blocks of a mounted volume that its file system doesn't use back to the pool, as far
@@ -135,7 +136,7 @@ class Volumes {
   void activate(const DeviceRow& volume);
   // Throws kUnavailable unless /dev/mapper/NAME is the volume: another's device may have the name.
   void require_active(const VolumeRow& volume);
-  void make_filesystem(const VolumeRow& volume);
+  void make_filesystem(const VolumeRow& volume, const std::stop_token& stop);
   // Takes an inactive volume out of the pool and the catalog, snapshots first.
   void destroy(const VolumeRow& volume);
   // Undoes a create that failed; what can't be undone now is logged and left to the next start.
@@ -147,10 +148,15 @@ class Volumes {
   // nowhere.
   std::filesystem::path mounted_at(const VolumeRow& volume, const std::vector<Mount>& mounts);
   std::filesystem::path default_mountpoint(const VolumeRow& volume) const;
+  // Throws kBusy or kInvalidArgument unless `target` can be mounted on; the default place is made.
+  void check_mountpoint(const VolumeRow& volume, const std::filesystem::path& target,
+                        const std::vector<Mount>& mounts);
   void mount_now(const VolumeRow& volume, const std::filesystem::path& target);
   std::uint64_t trim_step(const Uuid& uuid, std::uint64_t begin, std::uint64_t end);
   void unmount_now(const VolumeRow& volume, const std::filesystem::path& target);
+  void require_unmounted(const VolumeRow& volume, const std::filesystem::path& target);
   void forget_mountpoint(const VolumeRow& volume, const std::filesystem::path& target);
+  void remove_default_mountpoint(const VolumeRow& volume, const std::filesystem::path& target);
 
   void remove_strays();
   void settle_pool();

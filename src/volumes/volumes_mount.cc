@@ -23,6 +23,11 @@ std::string names_of_containers(const std::vector<VolumeUser>& users) {
   return names;
 }
 
+// For the log.
+std::string describe(const VolumeUser& user) {
+  return user.kind == VolumeUser::Kind::kCommand ? "the command line" : "mount id " + user.id;
+}
+
 }  // namespace
 
 std::filesystem::path Volumes::default_mountpoint(const VolumeRow& volume) const {
@@ -60,34 +65,45 @@ std::filesystem::path Volumes::mount(std::string_view reference,
                   present.native());
     }
     catalog_.add_user(volume.uuid, user, present);
+    spdlog::info("volume {} at {} is used by {}, too", volume.name, present.native(),
+                 describe(user));
     return present;
   }
-  if (std::ranges::any_of(mounts, [&](const Mount& mount) { return mount.target == chosen; })) {
-    throw Error(ErrorKind::kBusy, "something else is mounted at {}; choose another mount point",
-                chosen.native());
-  }
-
-  if (!target.empty() && !mounts_.is_directory(chosen)) {
-    throw Error(ErrorKind::kInvalidArgument,
-                "the mount point {} is not an existing directory; make it first", chosen.native());
-  }
+  check_mountpoint(volume, chosen, mounts);
 
   // The user first: a mount that nobody is recorded for would be left over by a crash.
+  const std::vector<VolumeUser> others = catalog_.users(volume.uuid);
   catalog_.add_user(volume.uuid, user, chosen);
   try {
     mount_now(volume, chosen);
   } catch (...) {
     catalog_.remove_user(volume.uuid, kind, id);
-    forget_mountpoint(volume, chosen);
+    if (others.empty()) {
+      forget_mountpoint(volume, chosen);
+    } else {  // whose mount somebody has taken away: the next start mounts it again
+      catalog_.add_user(volume.uuid, others.front(), volume.mountpoint);
+    }
     throw;
   }
-  spdlog::info("volume {} mounted at {}", volume.name, chosen.native());
+  spdlog::info("volume {} mounted at {} for {}", volume.name, chosen.native(), describe(user));
   return chosen;
+}
+
+void Volumes::check_mountpoint(const VolumeRow& volume, const std::filesystem::path& target,
+                               const std::vector<Mount>& mounts) {
+  if (std::ranges::any_of(mounts, [&](const Mount& mount) { return mount.target == target; })) {
+    throw Error(ErrorKind::kBusy, "something else is mounted at {}; choose another mount point",
+                target.native());
+  }
+  if (target != default_mountpoint(volume) && !mounts_.is_directory(target)) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "the mount point {} is not an existing directory; make it first", target.native());
+  }
 }
 
 void Volumes::mount_now(const VolumeRow& volume, const std::filesystem::path& target) {
   require_active(volume);
-  mounts_.make_directories(target);
+  if (target == default_mountpoint(volume)) mounts_.make_directories(target);
   mounts_.mount("/dev/mapper/" + volume.name, target, volume.filesystem,
                 mount_options(volume.filesystem, volume.mount_options));
 }
@@ -99,12 +115,21 @@ void Volumes::unmount(std::string_view reference, VolumeUser::Kind kind, const s
   const std::filesystem::path mountpoint = mounted_at(volume, mounts_.mounts());
 
   if (others.empty()) {
-    if (!mountpoint.empty()) unmount_now(volume, mountpoint);
+    if (mountpoint == volume.mountpoint) {
+      if (!mountpoint.empty()) unmount_now(volume, mountpoint);
+    } else if (kind == VolumeUser::Kind::kCommand && !mountpoint.empty()) {
+      throw Error(ErrorKind::kBusy,
+                  "volume '{}' is mounted at {}, but not by convoy: unmount it with umount(8), or "
+                  "with --force",
+                  volume.name, mountpoint.native());
+    }
     catalog_.remove_user(volume.uuid, kind, id);
     if (!volume.mountpoint.empty()) forget_mountpoint(volume, volume.mountpoint);
     return;
   }
   catalog_.remove_user(volume.uuid, kind, id);
+  spdlog::info("volume {} is no longer used by {}, but by others", volume.name,
+               describe({kind, id, boot_id_}));
   if (kind == VolumeUser::Kind::kCommand && !mountpoint.empty()) {
     throw Error(ErrorKind::kBusy,
                 "volume '{}' stays mounted at {}: containers use it, by the mount ids {}",
@@ -114,13 +139,13 @@ void Volumes::unmount(std::string_view reference, VolumeUser::Kind kind, const s
 
 void Volumes::force_unmount(std::string_view reference) {
   const auto [volume, lock] = lock_volume(reference);
-  for (const VolumeUser& user : catalog_.users(volume.uuid)) {
-    if (user.kind == VolumeUser::Kind::kDocker)
-      spdlog::warn("volume {}: the use by mount id {} is ended by force", volume.name, user.id);
-  }
-  catalog_.remove_users(volume.uuid);
   const std::filesystem::path mountpoint = mounted_at(volume, mounts_.mounts());
   if (!mountpoint.empty()) unmount_now(volume, mountpoint);
+  for (const VolumeUser& user : catalog_.users(volume.uuid)) {
+    if (user.kind == VolumeUser::Kind::kDocker)
+      spdlog::warn("volume {}: the use by {} is ended by force", volume.name, describe(user));
+  }
+  catalog_.remove_users(volume.uuid);
   if (!volume.mountpoint.empty()) forget_mountpoint(volume, volume.mountpoint);
 }
 
@@ -165,6 +190,7 @@ void Volumes::unmount_now(const VolumeRow& volume, const std::filesystem::path& 
   for (auto waited = std::chrono::milliseconds(0);; waited += kBusyRetryStep) {
     try {
       mounts_.unmount(target);
+      require_unmounted(volume, target);
       spdlog::info("volume {} unmounted from {}", volume.name, target.native());
       return;
     } catch (const Error& error) {
@@ -174,8 +200,25 @@ void Volumes::unmount_now(const VolumeRow& volume, const std::filesystem::path& 
   }
 }
 
+// A path leads elsewhere if something was mounted over a directory above.
+void Volumes::require_unmounted(const VolumeRow& volume, const std::filesystem::path& target) {
+  const std::optional<dev_t> device = pool_.device_number(volume.name);
+  for (const Mount& mount : mounts_.mounts()) {
+    if (mount.target != target || mount.device != device) continue;
+    throw Error(ErrorKind::kUnavailable,
+                "volume '{}' is still mounted at {}, where that path does not lead: something else "
+                "is mounted over a directory above; unmount that first",
+                volume.name, target.native());
+  }
+}
+
 void Volumes::forget_mountpoint(const VolumeRow& volume, const std::filesystem::path& target) {
   catalog_.clear_mountpoint(volume.uuid);
+  remove_default_mountpoint(volume, target);
+}
+
+void Volumes::remove_default_mountpoint(const VolumeRow& volume,
+                                        const std::filesystem::path& target) {
   if (target != default_mountpoint(volume)) return;
   try {
     mounts_.remove_directory(target);

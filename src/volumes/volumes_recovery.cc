@@ -95,7 +95,8 @@ void Volumes::activate_all() {
 }
 
 void Volumes::restore_mount(const VolumeRow& volume) {
-  const std::filesystem::path present = mounted_at(volume, mounts_.mounts());
+  const std::vector<Mount> mounts = mounts_.mounts();
+  const std::filesystem::path present = mounted_at(volume, mounts);
   const std::vector<VolumeUser> users = catalog_.users(volume.uuid);
   if (!present.empty()) {
     // Ours has a user from before it is mounted until after it is unmounted.
@@ -111,6 +112,7 @@ void Volumes::restore_mount(const VolumeRow& volume) {
       catalog_.remove_user(volume.uuid, user.kind, user.id);
   }
   if (wanted) {
+    check_mountpoint(volume, volume.mountpoint, mounts);
     mount_now(volume, volume.mountpoint);
     spdlog::info("volume {} mounted again at {}", volume.name, volume.mountpoint.native());
   } else if (!volume.mountpoint.empty()) {

@@ -4,6 +4,7 @@
 import grp
 import json
 import os
+import signal
 import stat
 import subprocess
 import time
@@ -29,26 +30,19 @@ class References(PoolTest):
     def test_everything_goes_by_name_by_uuid_and_by_the_start_of_a_uuid(self) -> None:
         convoy("create", "db", "--size", "64M")
         uuid = convoy_json("inspect", "db")["UUID"]
-        for reference in ("db", uuid, uuid.upper(), uuid[:18]):
+        for reference in ("db", uuid, uuid.upper(), uuid[:8]):
             self.assertEqual(convoy_json("inspect", reference)["UUID"], uuid)
-        mountpoint = convoy("mount", uuid[:20])
+        mountpoint = convoy("mount", uuid[:8])
         self.assertEqual(mounts(), [mountpoint])
-        convoy("snapshot", "create", uuid[:20], "--name", "s1")
+        convoy("snapshot", "create", uuid[:8], "--name", "s1")
         snapshot = convoy_json("snapshot", "inspect", "s1")["UUID"]
         self.assertEqual(convoy_json("inspect", "db")["Snapshots"]["s1"]["UUID"], snapshot)
-        url = convoy("backup", "create", snapshot[:25], "--dest", self.url)
+        url = convoy("backup", "create", snapshot[:8], "--dest", self.url)
         self.assertEqual(convoy_json("backup", "inspect", url)["SnapshotUUID"], snapshot)
-        convoy("snapshot", "delete", snapshot[:25])
+        convoy("snapshot", "delete", snapshot[:8])
         convoy("umount", uuid)
-        self.assertIn("give more of it", self.ambiguous(uuid[:5]))
         convoy("delete", uuid)
         self.assertEqual(convoy("list"), "{}")
-
-    def ambiguous(self, start: str) -> str:
-        convoy("create", "second", "--size", "64M")
-        error = convoy_error("delete", start)
-        convoy("delete", "second")
-        return error
 
     def test_names_that_are_made_up(self) -> None:
         self.assertRegex(convoy("create", "--size", "64M"), r"^volume-[0-9a-f]{16}$")
@@ -198,8 +192,31 @@ class SlowPrograms(PoolTest):
         (slow / "mkfs.ext4").write_text("#!/bin/sh\necho the disk is on fire\nexit 3\n")
         self.assertIn("mkfs.ext4 ended with status 3: the disk is on fire", convoy_error("create", "db", "--size", "64M"))
         self.assertEqual((convoy("list"), dm_devices()), ("{}", ["convoy-pool"]))
+        self.stop_a_slow_mkfs(slow / "mkfs.ext4")
         (slow / "mkfs.ext4").unlink()
         self.assertEqual(convoy("create", "db", "--size", "64M"), "db")
+
+    def stop_a_slow_mkfs(self, mkfs: Path) -> None:
+        """By Ctrl-C, and by the daemon's own end, which does not wait for it."""
+        mkfs.write_text("#!/bin/sh\nexec sleep 1000\n")
+        self.daemon.stop()
+        self.daemon.options = ("--cmd-timeout", "1h")
+        self.daemon.start()
+        for how in ("interrupt", "stop the daemon"):
+            create = subprocess.Popen(["convoy", "-s", SOCKET, "create", "db", "--size", "64M"], stdout=subprocess.PIPE)
+            while "db" not in dm_devices():
+                time.sleep(0.05)
+            if how == "interrupt":
+                create.send_signal(signal.SIGINT)
+                self.assertEqual(create.wait(timeout=20), 130)
+            else:
+                begin = time.monotonic()
+                self.assertEqual(self.daemon.stop(), 0)
+                self.assertLess(time.monotonic() - begin, 20)
+                self.assertEqual(create.wait(timeout=20), 1)
+                self.daemon.start()
+            create.communicate()
+            self.assertEqual((convoy("list"), dm_devices()), ("{}", ["convoy-pool"]))
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
 
 import json
 import os
+import subprocess
 import threading
 import time
 import unittest
 from pathlib import Path
 
-from support import DockerCall, PoolTest, convoy, convoy_error, convoy_json, docker, mounts, run
+from support import SOCKET, DockerCall, PoolTest, convoy, convoy_error, convoy_json, docker, mounts, run
 
 UUID = "01a20728-11d7-7c69-bd8d-bb687a08cfd8"
 MOUNTPOINT = "/var/lib/convoy/devicemapper/mounts/db"
@@ -95,6 +96,7 @@ class Protocol(PoolTest):
             ({"mkfs-options": "--nonsense"}, "mkfs.ext4 ended with status 1"),
             ({"driver": "ebs"}, "no driver 'ebs'"),
             ({"backup": "nonsense"}, "nonsense"),
+            ({"backup": ""}, "the option 'backup' has no value"),
         ):
             self.assertIn(sentence, docker("VolumeDriver.Create", Name="x", Opts=options)["Err"])
         self.assertIn("needs a Name", docker("VolumeDriver.Create", Name="", Opts={})["Err"])
@@ -183,6 +185,7 @@ class SlowCreation(PoolTest):
         self.assertIn("volume 'db' is being created; try again", docker("VolumeDriver.Mount", Name="db", ID="c")["Err"])
         self.assertIn("with other options", docker("VolumeDriver.Create", Name="db", Opts={"size": "128M"})["Err"])
         self.assertIn("'db' is being created", convoy_error("create", "db", "--size", "64M"))
+        self.assertIn("volume 'db' is being created; remove it", docker("VolumeDriver.Remove", Name="db")["Err"])
 
         answers: list[dict] = []
         joined = [
@@ -199,6 +202,19 @@ class SlowCreation(PoolTest):
         self.assertEqual(answers, [{}, {}])
         self.assertEqual(docker("VolumeDriver.Mount", Name="db", ID="c"), {"Mountpoint": MOUNTPOINT})
         docker("VolumeDriver.Unmount", Name="db", ID="c")
+
+
+    def test_docker_knows_of_what_the_command_line_makes(self) -> None:
+        create = subprocess.Popen(["convoy", "-s", SOCKET, "create", "db", "--size", "64M"], stdout=subprocess.PIPE, text=True)
+        while not convoy_jobs():
+            time.sleep(0.05)
+        self.assertIn("volume 'db' is being created; try again", docker("VolumeDriver.Mount", Name="db", ID="c")["Err"])
+        answers: list[dict] = []
+        joined = threading.Thread(target=lambda: answers.append(docker("VolumeDriver.Create", Name="db", Opts={"size": "64M"})))
+        joined.start()
+        self.wait.unlink()
+        joined.join()
+        self.assertEqual((create.communicate()[0], answers), ("db\n", [{}]))
 
 
 def convoy_jobs() -> list[dict]:

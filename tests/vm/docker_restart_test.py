@@ -1,6 +1,6 @@
 """Docker and the daemon are restarted while containers use volumes, which lose nothing."""
 # budget: 600
-# machine: --kind uml --memory 2G --disk data=2G --disk meta=64M
+# machine: --memory 2G --disk data=2G --disk meta=64M
 
 import signal
 import subprocess

@@ -1,7 +1,7 @@
 """Docker itself uses the plugin: volumes, containers, and a backup beside them."""
 # budget: 600
 # long budget: 900
-# machine: --kind uml --memory 2G --disk data=2G --disk meta=64M --disk slow=512M
+# machine: --memory 2G --disk data=2G --disk meta=64M --disk slow=512M
 
 import os
 import signal

@@ -30,6 +30,16 @@ SPARE = os.environ["DISK_SPARE"]
 SMALL = os.environ["DISK_SMALL"]
 
 
+def crc32c(data: bytes) -> int:
+    """As the kernel's persistent-data library uses it: not inverted at the end."""
+    register = 0xFFFFFFFF
+    for byte in data:
+        register ^= byte
+        for _ in range(8):
+            register = register >> 1 ^ (0x82F63B78 if register & 1 else 0)
+    return register
+
+
 def daemon_error(*options: str, root: Path = ROOT, socket: Path = Path("/run/other.sock")) -> str:
     """A daemon that must not start."""
     result = run(
@@ -123,6 +133,11 @@ class KnownPool(PoolTest):
         self.assertIn("another daemon uses the root", daemon_error())
         self.assertIn("another daemon listens", daemon_error_on_taken_socket())
         self.daemon.stop()
+        self.assertIn("has its pool already", daemon_error("--force-new-pool"))
+        self.assertIn("can't write the log file", daemon_error("--log", "/dev/null/log"))
+        Path("/tmp/file").touch()
+        self.assertIn("exists and is no socket", daemon_error(socket=Path("/tmp/file")))
+        self.assertIn("is longer than 107 characters", daemon_error(socket=Path("/tmp") / ("x" * 200)))
         self.assertIn("thinpoolname=other contradicts", daemon_error("--driver-opts", "dm.thinpoolname=other"))
         self.assertIn("contradicts this root", daemon_error("--driver-opts", "dm.thinpoolblocksize=128"))
         self.assertIn("contradicts", daemon_error("--driver-opts", f"dm.datadev={SPARE}"))
@@ -153,6 +168,34 @@ class KnownPool(PoolTest):
         self.daemon.start("--driver-opts", f"dm.metadatadev={META}")
         self.assertEqual(list(convoy_json("list")), ["later"])
         self.assertFalse(other.exists())
+
+    def test_a_pool_that_needs_a_check_or_is_not_the_one_of_its_name(self) -> None:
+        self.daemon.stop()
+        run("truncate", "-s", run("blockdev", "--getsize64", DATA).stdout.strip(), "/tmp/other-data")
+        other = run("losetup", "--find", "--show", "/tmp/other-data").stdout.strip()
+        self.assertIn("contradicts the running pool", daemon_error("--driver-opts", f"dm.datadev={other}"))
+        run("losetup", "-d", other)
+        Path("/tmp/other-data").unlink()
+        shut_down_pool()
+        # As the kernel sets it when it could not write the metadata: superblock.h.
+        with Path(META).open("r+b") as device:
+            block = bytearray(device.read(4096))
+            good = bytes(block)
+            block[4] |= 1
+            block[:4] = (crc32c(bytes(block[4:])) ^ 160774).to_bytes(4, "little")
+            device.seek(0)
+            device.write(block)
+            os.fsync(device.fileno())
+        self.assertIn(f"run: thin_check --clear-needs-check-flag {META}", daemon_error())
+        self.assertEqual(dm_devices(), [])
+        run("thin_check", "--clear-needs-check-flag", META)
+        self.assertEqual(Path(META).read_bytes()[:4096], good)
+        # Somebody else's pool has the name.
+        sectors = int(run("blockdev", "--getsz", DATA).stdout)
+        run("dmsetup", "create", "convoy-pool", "--table", f"0 {sectors} thin-pool {META} {DATA} 4096 0")
+        self.assertIn("that is not this pool (its UUID is '')", daemon_error())
+        run("dmsetup", "remove", "convoy-pool")
+        self.daemon.start()
 
     def test_new_defaults_are_taken(self) -> None:
         self.daemon.stop()
@@ -215,6 +258,9 @@ class Commands(PoolTest):
         run("umount", mountpoint)
         convoy("delete", "over")
         convoy("umount", "db")
+        convoy("create", "odd", "--size", "64M", "--mount-options", "data=nonsense")
+        self.refused("can't be mounted with the options 'data=nonsense'", "mount", "odd")
+        convoy("delete", "odd")
         self.assertEqual(convoy("umount", "db"), "")  # also when it was not mounted
         with Path("/dev/mapper/db").open("rb"):
             self.refused("is in use", "delete", "db")
@@ -278,6 +324,12 @@ class Commands(PoolTest):
         ):
             self.assertIn(part, convoy_error(*words))
         self.assertIn("no daemon answers on /run/none.sock", convoy_error("list", socket=Path("/run/none.sock")))
+        stranger = run("setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups", "convoy", "-s", SOCKET, "list", check=False)
+        self.assertEqual(stranger.returncode, 1)
+        self.assertIn("is not yours to use", stranger.stderr)
+
+    def test_small_xfs_volumes(self) -> None:
+        self.refused("too small for xfs: a volume needs at least 300", "create", "x", "--fs", "xfs", "--size", "200M")
 
 
 if __name__ == "__main__":

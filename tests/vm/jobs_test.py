@@ -12,7 +12,7 @@ import time
 import unittest
 from pathlib import Path
 
-from support import SOCKET, MIB, PoolTest, convoy, convoy_error, convoy_json, docker, dm_devices
+from support import SOCKET, MIB, PoolTest, backup_create, convoy, convoy_error, convoy_json, docker, dm_devices
 
 COMMAND = ["convoy", "--socket", str(SOCKET)]
 
@@ -61,17 +61,14 @@ class Jobs(PoolTest):
         self.assertEqual(left, [])
         self.assertEqual(convoy("backup", "list", self.url), "{}")
 
-    def test_others_do_not_wait_for_a_backup(self) -> None:
-        convoy("create", "other", "--size", "64M")
-        self.fill("more", 120)
-        convoy("snapshot", "create", "big", "--name", "long")
-        backup = self.start_backup("long")
-        slowest = 0.0
+    def check_that_others_do_not_wait(self, job: subprocess.Popen) -> None:
+        """All the calls together take less time than the job."""
+        begin = time.monotonic()
         for call in (
             lambda: convoy("list"),
             lambda: convoy("mount", "other"),
-            lambda: convoy("snapshot", "create", "other", "--name", "s2"),
-            lambda: convoy("snapshot", "create", "big", "--name", "s3"),  # not even on the same volume
+            lambda: convoy("snapshot", "create", "other"),
+            lambda: convoy("snapshot", "create", "big"),  # not even on the same volume
             lambda: docker("VolumeDriver.List"),
             lambda: docker("VolumeDriver.Mount", Name="other", ID="container"),
             lambda: docker("VolumeDriver.Unmount", Name="other", ID="container"),
@@ -79,15 +76,41 @@ class Jobs(PoolTest):
         ):
             start = time.monotonic()
             call()
-            slowest = max(slowest, time.monotonic() - start)
-        print(f"slowest call beside a backup: {slowest:.2f} s")
-        self.assertIsNone(backup.poll(), "the backup ended too early to show anything")
-        self.assertIn("is being read by job 1 (backup of long)", convoy_error("snapshot", "delete", "long"))
+            # Most of it is the client's start, in a machine that is slow at that, beside a job that takes its only CPU.
+            self.assertLess(time.monotonic() - start, 5)
+        print(f"calls beside a job: {time.monotonic() - begin:.2f} s")
+        self.assertIsNone(job.poll(), "the job ended too early to show anything")
+
+    def test_others_do_not_wait_for_a_backup_or_a_restore(self) -> None:
+        convoy("create", "other", "--size", "64M")
+        self.fill("more", 160)
+        convoy("snapshot", "create", "big", "--name", "long")
+        backup = self.start_backup("long")
+        self.check_that_others_do_not_wait(backup)
+        self.assertRegex(convoy_error("snapshot", "delete", "long"), r"is being read by job \d+ \(backup of long\)")
         self.assertIn("is being read", convoy_error("delete", "big"))
         output, _ = backup.communicate(timeout=120)
         self.assertEqual(backup.returncode, 0)
         convoy("snapshot", "delete", "long")
-        self.assertEqual(list(convoy_json("backup", "list", self.url)), [output.strip()])
+        url = output.strip()
+        self.assertEqual(list(convoy_json("backup", "list", self.url)), [url])
+
+        restore = self.start("create", "copy", "--backup", url)
+        while "copy" not in dm_devices():
+            time.sleep(0.01)
+        self.check_that_others_do_not_wait(restore)
+        self.assertEqual(restore.wait(timeout=120), 0)
+
+    def test_without_the_earlier_snapshot_all_is_read_and_little_stored(self) -> None:
+        _, kind, read, _ = backup_create("s1", self.url)
+        self.assertEqual(kind, "full")
+        convoy("snapshot", "delete", "s1")
+        self.fill("little", 1)
+        convoy("snapshot", "create", "big", "--name", "s2")
+        _, kind, read_again, stored = backup_create("s2", self.url)
+        self.assertEqual(kind, "full")
+        self.assertGreaterEqual(read_again, read)
+        self.assertLess(stored, 6 * MIB)
 
     def test_ctrl_c_of_a_backup_leaves_nothing(self) -> None:
         backup = self.start_backup()
@@ -130,7 +153,9 @@ class Jobs(PoolTest):
             self.assertIsNone(restore.poll(), "it ended before it could be interrupted")
             if how == "interrupt":
                 self.assertEqual([volume["Name"] for volume in docker("VolumeDriver.List")["Volumes"]], ["big"])
-                self.assertIn("is being created", docker("VolumeDriver.Create", Name="copy")["Err"])
+                self.assertIn("volume 'copy' is being restored", docker("VolumeDriver.Mount", Name="copy", ID="c")["Err"])
+                self.assertIn("volume 'copy' is being restored", docker("VolumeDriver.Remove", Name="copy")["Err"])
+                self.assertIn("with other options", docker("VolumeDriver.Create", Name="copy", Opts={"size": "1G"})["Err"])
                 restore.send_signal(signal.SIGINT)
                 restore.communicate(timeout=30)
                 self.assertEqual(restore.returncode, 130)

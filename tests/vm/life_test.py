@@ -6,7 +6,7 @@ import os
 import unittest
 from pathlib import Path
 
-from support import KIB, MIB, PoolTest, convoy, convoy_json, file_digests, mounts, run, snapshot_device
+from support import KIB, MIB, PoolTest, backup_create, convoy, convoy_json, file_digests, mounts, run, snapshot_device
 
 # Multiples of all pool blocks here; xfs takes no less than 300 MiB.
 SIZES = {"ext4": 64 * MIB, "xfs": 304 * MIB}
@@ -31,7 +31,9 @@ class Life(PoolTest):
         (mountpoint / "random").write_bytes(os.urandom(20 * MIB))
         (mountpoint / "text").write_text("a line of text\n" * 300_000)
         (mountpoint / "doomed").write_bytes(os.urandom(12 * MIB))
+        os.sync()
         first_files = file_digests(mountpoint)
+        mapped = int(convoy_json("inspect", "db")["DriverInfo"]["Used"])
         self.assertEqual(convoy("snapshot", "create", "db", "--name", "s1"), "s1")
 
         # A page in the middle, a new file, one that goes and whose blocks are given back.
@@ -45,8 +47,12 @@ class Life(PoolTest):
         second_files = file_digests(mountpoint)
         convoy("snapshot", "create", "db", "--name", "s2")
 
-        first = self.back_up("s1", "full")
-        second = self.back_up("s2", "incremental")
+        first, read = self.back_up("s1", "full")
+        self.assertLessEqual(read, mapped * 1.01, "more than what is mapped was read")
+        self.assertGreater(read, 36 * MIB)
+        second, read = self.back_up("s2", "incremental")
+        block = int(self.pool["thinpoolblocksize"]) * 512
+        self.assertLess(read, max(12 * block, 8 * MIB), "more than what has changed was read")
         self.assertEqual(set(convoy_json("backup", "list", self.url)), {first, second})
         self.check_inspect(second)
 
@@ -78,12 +84,11 @@ class Life(PoolTest):
         info = convoy_json("info")["devicemapper"]
         self.assertEqual(info["ThinpoolUsed"], info["ThinpoolBlockSize"], "more than the label's block is used")
 
-    def back_up(self, snapshot: str, kind: str) -> str:
-        result = run("convoy", "--socket", "/run/convoy/convoy.sock", "backup", "create", snapshot, "--dest", self.url)
-        self.assertIn(f"{kind} backup", result.stderr)
-        url = result.stdout.strip()
+    def back_up(self, snapshot: str, kind: str) -> tuple[str, int]:
+        url, made, read, _ = backup_create(snapshot, self.url)
+        self.assertEqual(made, kind)
         self.assertRegex(url, rf"^{self.url}\?backup=[0-9a-f-]{{36}}&volume=[0-9a-f-]{{36}}$")
-        return url
+        return url, read
 
     def check_inspect(self, url: str) -> None:
         backup = convoy_json("backup", "inspect", url)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from support import (
     DATA,
+    LOG,
     META,
     MIB,
     ROOT,
@@ -145,7 +146,55 @@ class Restart(PoolTest):
         self.daemon.start()
         self.assertEqual(mounts(), ["/mnt/hand"])
         self.assertEqual(convoy_json("inspect", "db")["MountPoint"], "/mnt/hand")
-        run("umount", "/mnt/hand")
+        # Nor does anybody but its maker end it, unless he says so.
+        self.assertIn("is mounted at /mnt/hand, but not by convoy", convoy_error("umount", "db"))
+        docker("VolumeDriver.Unmount", Name="db", ID="nobody's")
+        self.assertEqual(mounts(), ["/mnt/hand"])
+        convoy("umount", "--force", "db")
+        self.assertEqual(mounts(), [])
+
+    def test_a_mount_whose_path_leads_elsewhere_is_not_taken_for_unmounted(self) -> None:
+        convoy("create", "db", "--size", "64M")
+        target = Path("/mnt/above/db")
+        target.mkdir(parents=True)
+        convoy("mount", "db", "--mountpoint", target)
+        run("mount", "-t", "tmpfs", "none", target.parent)
+        self.assertIn("is still mounted at /mnt/above/db", convoy_error("umount", "db"))
+        self.assertEqual(convoy_json("inspect", "db")["MountPoint"], str(target))
+        run("umount", target.parent)
+        convoy("umount", "db")
+        self.assertEqual(mounts(), [])
+
+    def test_a_mount_point_that_is_gone_or_taken_is_not_mounted_on_again(self) -> None:
+        convoy("create", "db", "--size", "64M")
+        target = Path("/mnt/gone")
+        target.mkdir()
+        convoy("mount", "db", "--mountpoint", target)
+        self.daemon.stop()
+        shut_down_pool()
+        target.rmdir()
+        self.daemon.start()
+        self.assertEqual(convoy_json("inspect", "db")["MountPoint"], "")
+        self.assertFalse(target.exists())
+        self.assertIn("volume db: the mount point /mnt/gone is not an existing directory", LOG.read_text())
+        self.daemon.stop()
+        target.mkdir()
+        run("mount", "-t", "tmpfs", "none", target)
+        self.daemon.start()
+        self.assertEqual(mounts(), [])
+        self.assertIn("volume db: something else is mounted at /mnt/gone", LOG.read_text())
+        run("umount", target)
+        self.daemon.stop()
+        self.daemon.start()
+        self.assertEqual(mounts(), [str(target)])
+        convoy("umount", "db")
+
+    def test_the_mount_point_of_a_volume_that_others_unmounted_goes_with_it(self) -> None:
+        convoy("create", "db", "--size", "64M")
+        mountpoint = Path(convoy("mount", "db"))
+        run("umount", mountpoint)
+        convoy("delete", "db")
+        self.assertFalse(mountpoint.exists())
 
     def test_devices_of_others_are_not_touched(self) -> None:
         run("dmsetup", "create", "foreign", "-u", "OTHER-1", "--table", f"0 8 linear {os.environ['DISK_ROOT']} 0")

@@ -144,6 +144,20 @@ def mounts() -> list[str]:
     return [line.split()[4] for line in lines if "/dev/mapper/" in line.split(" - ")[1]]
 
 
+def backup_create(snapshot: str, destination: str) -> tuple[str, str, int, int]:
+    """The backup's URL, "full" or "incremental", and how many bytes were read and stored."""
+    result = run("convoy", "--socket", SOCKET, "backup", "create", snapshot, "--dest", destination)
+    told = re.search(r"(full|incremental) backup: ([\d.]+ \S+) read, ([\d.]+ \S+) stored", result.stderr)
+    assert told, result.stderr
+    return result.stdout.strip(), told[1], bytes_of(told[2]), bytes_of(told[3])
+
+
+def bytes_of(text: str) -> int:
+    """Of a size for people, such as "1.5 MiB"."""
+    number, unit = text.split()
+    return int(float(number) * {"B": 1, "bytes": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB}[unit])
+
+
 def dm_devices() -> list[str]:
     output = run("dmsetup", "ls").stdout
     return [] if "No devices" in output else sorted(line.split("\t")[0] for line in output.splitlines())
@@ -236,13 +250,17 @@ class PoolTest(unittest.TestCase):
             info = convoy_json("info")["devicemapper"]
             # The label takes one block.
             self.assertEqual(info["ThinpoolUsed"], info["ThinpoolBlockSize"], "thin devices are left over")
+            pool = self.pool.get("thinpoolname", "convoy-pool")
+            held_root = run("dmsetup", "status", pool).stdout.split()[6]
+            self.assertEqual(held_root, "-", "a metadata snapshot is left held")
             devices = dm_devices()
             self.assertEqual(self.daemon.stop(), 0)
             self.assertEqual(devices, [self.pool.get("thinpoolname", "convoy-pool")], "dm devices are left over")
             self.assertEqual(mounts(), [])
             self.assertFalse(SOCKET.exists(), "the socket is left over")
-            leftovers = sorted(str(path) for path in ROOT.rglob("*") if path.is_file())
-            self.assertLessEqual(set(leftovers), {str(ROOT / name) for name in ("catalog.db", "lock", "guard.lock")})
+            leftovers = {str(path.relative_to(ROOT)) for path in ROOT.rglob("*")}
+            self.assertLessEqual(leftovers, {"catalog.db", "lock", "guard.lock", "devicemapper", "devicemapper/mounts"})
+            self.assertEqual({path.name for path in Path("/dev/mapper").iterdir()}, {"control", *devices})
         shut_down_pool()
         self.assertEqual(run("losetup", "--list", "--noheadings").stdout, "")
         thin_check()

@@ -281,6 +281,17 @@ class Takeover(unittest.TestCase):
             self.refused(f"dm.datadev={SPARE} contradicts", "--driver-opts", f"dm.datadev={SPARE}")
             self.refused(f"dm.metadatadev={SPARE}", "--driver-opts", f"dm.metadatadev={SPARE}")
             self.refused("which --force-new-pool would destroy", "--force-new-pool")
+        settings = ROOT / "convoy.cfg"
+        known = settings.read_text()
+        for before, after, option in (
+            ('"IgnoreDockerDelete": false', '"IgnoreDockerDelete": true', "--ignore-docker-delete"),
+            ('"CreateOnDockerMount": false', '"CreateOnDockerMount": true', "--create-on-docker-mount"),
+            ('"MountNamespaceFD": ""', '"MountNamespaceFD": "/proc/1/ns/mnt"', "--mnt-ns"),
+        ):
+            self.assertIn(before, known)
+            settings.write_text(known.replace(before, after))
+            self.refused(f"which is an option now: start with {option}")
+        settings.write_text(known)
         self.assertFalse((ROOT / "catalog.db").exists())
         # Another path of the same device, and new defaults, are no contradiction.
         run("cp", "-a", DATA, "/dev/other-data")

@@ -1,6 +1,5 @@
 """Beside udev, as on most hosts: device nodes are its symlinks, there when a command returns, and nothing of it is left."""
 # budget: 500
-# machine: --kind uml
 
 import os
 import stat

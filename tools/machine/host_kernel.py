@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import kernel_log
 from job import UNUSABLE, Disk, Failure, Job, shell_script
@@ -33,7 +34,10 @@ def run(job: Job, log: KernelLog) -> int:
     home = job.workspace / "home"
     home.mkdir()
     with _loop_devices(job.disks) as devices, _kernel_messages() as messages:
-        status = _run_command(job, job.environment(1, str(home), devices))
+        environment = job.environment(1, str(home), devices)
+        if Path("/run/udev/control").exists():
+            del environment["DM_DISABLE_UDEV"]
+        status = _run_command(job, environment)
         records = kernel_log.parse(_read_messages(messages))
     log.add_boot(1, records, console="")
     if status == 0 and not job.interactive:

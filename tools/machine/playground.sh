@@ -10,12 +10,13 @@ log=/var/log/convoy.log
 errors=/var/log/convoy.stderr
 socket=/var/run/convoy/convoy.sock
 backups=/backups
+pool=convoy-playground
 
 # What the daemon prints before it has opened its log goes to a file of its own.
 start_daemon() {
   mkdir -p "$root" "$backups" "${log%/*}" "${socket%/*}"
   convoy --socket "$socket" daemon --drivers devicemapper --root "$root" --log "$log" \
-    --driver-opts "dm.datadev=$DISK_DATA" --driver-opts "dm.metadatadev=$DISK_META" \
+    --driver-opts "dm.thinpoolname=$pool" --driver-opts "dm.datadev=$DISK_DATA" --driver-opts "dm.metadatadev=$DISK_META" \
     </dev/null >"$errors" 2>&1 &
   daemon=$!
   trap stop_daemon EXIT
@@ -24,6 +25,7 @@ start_daemon() {
 stop_daemon() {
   kill "$daemon" 2>/dev/null || true
   wait "$daemon" || true
+  "$(dirname "$0")/../remove_pool.sh" "$pool"
 }
 
 wait_for_socket() {
