@@ -7,6 +7,7 @@ A volume of MAPPINGS blocks of 64 KiB, each written, on a data device that keeps
 CHANGES, that many blocks are written again and a snapshot is taken. So snapshot i+1 differs from snapshot i by entry i.
 """
 
+import contextlib
 import mmap
 import os
 import random
@@ -63,26 +64,35 @@ def make(mappings: int, metadata: str) -> None:
     # Room for the volume and all that is written again.
     total = mappings + sum(min(count, mappings) for count, _ in CHANGES) + 1
     sectors = total * BLOCK // 512
-    dmsetup("create", ZERO, "--table", f"0 {sectors} zero")
     options = "3 no_discard_passdown error_if_no_space skip_block_zeroing"
-    dmsetup("create", POOL, "--table", f"0 {sectors} thin-pool {metadata} /dev/mapper/{ZERO} {BLOCK // 512} 0 {options}")
-    dmsetup("message", POOL, 0, f"create_thin {VOLUME_ID}")
-    dmsetup("create", VOLUME, "--table", f"0 {mappings * BLOCK // 512} thin /dev/mapper/{POOL} {VOLUME_ID}")
-    device = os.open(f"/dev/mapper/{VOLUME}", os.O_WRONLY | os.O_DIRECT)
+    with contextlib.ExitStack() as devices:
+
+        def create(name: str, table: str) -> None:
+            dmsetup("create", name, "--table", table)
+            devices.callback(dmsetup, "remove", name)
+
+        create(ZERO, f"0 {sectors} zero")
+        create(POOL, f"0 {sectors} thin-pool {metadata} /dev/mapper/{ZERO} {BLOCK // 512} 0 {options}")
+        dmsetup("message", POOL, 0, f"create_thin {VOLUME_ID}")
+        create(VOLUME, f"0 {mappings * BLOCK // 512} thin /dev/mapper/{POOL} {VOLUME_ID}")
+        write_and_snapshot(mappings)
+
+
+def write_and_snapshot(mappings: int) -> None:
     page = mmap.mmap(-1, 1 << 20)
     page.write(b"x" * len(page))
-    write(device, [(0, mappings)], page)
-    snapshot = FIRST_SNAPSHOT
-    for ranges in [[]] + [blocks_to_change(count, how, mappings) for count, how in CHANGES]:
-        write(device, ranges, page)
-        dmsetup("suspend", VOLUME)
-        dmsetup("message", POOL, 0, f"create_snap {snapshot} {VOLUME_ID}")
-        dmsetup("resume", VOLUME)
-        print(f"snapshot {snapshot} of {mappings} mappings is made", flush=True)
-        snapshot += 1
-    os.close(device)
-    for name in (VOLUME, POOL, ZERO):
-        dmsetup("remove", name)
+    device = os.open(f"/dev/mapper/{VOLUME}", os.O_WRONLY | os.O_DIRECT)
+    try:
+        write(device, [(0, mappings)], page)
+        changes = [[], *(blocks_to_change(count, how, mappings) for count, how in CHANGES)]
+        for snapshot, ranges in enumerate(changes, FIRST_SNAPSHOT):
+            write(device, ranges, page)
+            dmsetup("suspend", VOLUME)
+            dmsetup("message", POOL, 0, f"create_snap {snapshot} {VOLUME_ID}")
+            dmsetup("resume", VOLUME)
+            print(f"snapshot {snapshot} of {mappings} mappings is made", flush=True)
+    finally:
+        os.close(device)
 
 
 if __name__ == "__main__":

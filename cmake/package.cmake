@@ -34,7 +34,8 @@ incremental backups of them to a directory or an NFS mount, and restore on any h
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_PACKAGE_SECTION admin)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
-set(CPACK_DEBIAN_PACKAGE_DEPENDS e2fsprogs)
+# The first mke2fs that knows assume_storage_prezeroed.
+set(CPACK_DEBIAN_PACKAGE_DEPENDS "e2fsprogs (>= 1.47.0)")
 set(CPACK_DEBIAN_PACKAGE_RECOMMENDS "fdisk, xfsprogs")
 set(CPACK_DEBIAN_PACKAGE_SUGGESTS "docker.io | docker-ce, thin-provisioning-tools")
 set(CPACK_DEBIAN_PACKAGE_CONTROL_STRICT_PERMISSION ON)

@@ -7,6 +7,7 @@ set -eu
 target=$1 build=$2
 shift 2
 mkdir -p "$build/fuzz/corpus"
-# An input is at most as long as the largest seed; a second for one is a thousand times what it takes.
-exec "$target" -max_len=262144 -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 -artifact_prefix="$build/fuzz/" "$@" \
+# An input is at most as long as the largest seed, and takes milliseconds. With -fork, libFuzzer would go on after an input that
+# takes too long or too much.
+exec "$target" -max_len=262144 -timeout=10 -rss_limit_mb=1024 -ignore_timeouts=0 -ignore_ooms=0 -print_final_stats=1 -artifact_prefix="$build/fuzz/" "$@" \
   "$build/fuzz/corpus" "$build/tests/vm.fuzz_corpus/corpus"

@@ -31,8 +31,9 @@ pool=convoy-demo
 clean_up() {
   local status=$?
   trap - EXIT
-  ((status == 0)) || tail -n 20 "$work/daemon.log" >&2 2>/dev/null || true
-  if [[ -n ${daemon:-} ]]; then kill "$daemon" && wait "$daemon" || true; fi
+  set +e  # whatever fails, the rest is cleaned up
+  ((status == 0)) || tail -n 20 "$work/daemon.log" >&2
+  if [[ -n ${daemon:-} ]]; then kill "$daemon" && wait "$daemon"; fi
   "$here/remove_pool.sh" "$pool"
   local device
   for device in ${data:-} ${metadata:-}; do losetup --detach "$device"; done

@@ -8,6 +8,7 @@ columns() { dmsetup info -c --noheadings --separator ' ' -o "$@" 2>/dev/null; }
 
 # The pool's dm UUID is CONVOY-<pool id>-<pool id>, that of its devices CONVOY-<pool id>-<another id>.
 uuid=$(columns uuid "$pool") || exit 0
+[[ $uuid == CONVOY-* ]] || exit 0
 mine=${uuid%-*-*-*-*-*}
 columns name,uuid | while read -r name its_uuid; do
   [[ $its_uuid == "$mine"-* && $name != "$pool" ]] || continue

@@ -15,8 +15,8 @@ namespace convoy {
 // longest name of ours is a snapshot's work device, "<pool>-<uuid>": 64 + 1 + 36 = 101.
 inline constexpr std::size_t kMaxNameLength = 64;
 
-// The shortest start of a UUID that names an object. Fewer digits would be ambiguous as soon as
-// there are a dozen objects, since UUIDv7 begins with the time.
+// The shortest start of a UUID that names an object. Among 100 random ones, two begin with the same
+// three digits more often than not, with the same four once in 13 times.
 inline constexpr std::size_t kMinUuidPrefixLength = 4;
 
 // --- Thin pool ---

@@ -59,23 +59,32 @@ std::optional<VolumeView> find_by_name(Volumes& volumes, const std::string& name
 }
 
 void Creations::create(const Request& request) {
-  if (const std::shared_ptr<Job> job = start_or_join(request)) job->result();
+  while (true) {
+    const auto [job, is_anothers] = start_or_join(request);
+    if (!job) return;
+    try {
+      job->result();
+      return;
+    } catch (const Error& error) {
+      // Whoever began it did not want it after all; this request is still to be met.
+      if (!is_anothers || error.kind() != ErrorKind::kCancelled) throw;
+    }
+  }
 }
 
-// Nothing if the volume is there.
-std::shared_ptr<Job> Creations::start_or_join(const Request& request) {
+Creations::Joined Creations::start_or_join(const Request& request) {
   const std::string& name = request.volume.name;
   std::unique_lock lock(lock_);
   settle(lock, name);
   if (const auto found = running_.find(name); found != running_.end()) {
-    if (agrees(found->second.request, request)) return found->second.job;
+    if (agrees(found->second.request, request)) return {found->second.job, true};
     throw Error(ErrorKind::kBusy, "volume '{}' is being created with other options", name);
   }
   if (const auto present = find_by_name(volumes_, name)) {
     check_agrees(present->volume, request);
-    return nullptr;
+    return {};
   }
-  return start_locked(request);
+  return {start_locked(request)};
 }
 
 std::shared_ptr<Job> Creations::start(Request request) {

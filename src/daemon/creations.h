@@ -45,7 +45,11 @@ class Creations {
     Request request;
     std::shared_ptr<Job> job;
   };
-  std::shared_ptr<Job> start_or_join(const Request& request);
+  struct Joined {
+    std::shared_ptr<Job> job;  // null: the volume is there
+    bool is_anothers = false;  // whoever began it may cancel it
+  };
+  Joined start_or_join(const Request& request);
   std::shared_ptr<Job> start_locked(const Request& request);
   // Those that have ended are forgotten, and one of this name that was cancelled is waited for:
   // whoever sees that its volume is gone may make it again.

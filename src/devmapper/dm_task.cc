@@ -46,6 +46,11 @@ __attribute__((format(printf, 5, 6))) void log_message(int, const char*, int, in
 
 UniqueFd open_control() {
   UniqueFd control = open_dm_control();
+  if (!control) {
+    // Where nobody has made the node, libdevmapper does.
+    DmTask(DM_DEVICE_VERSION, "").try_run();
+    control = open_dm_control();
+  }
   if (!control)
     throw Error(ErrorKind::kUnsupported, "this kernel has no device mapper, or we may not use it");
   return control;

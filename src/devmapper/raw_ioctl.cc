@@ -42,7 +42,7 @@ int RawIoctl::run(const UniqueFd& control, unsigned long command) {
 }
 
 dev_t RawIoctl::device() const {
-  // As the kernel packs it (linux/kdev_t.h: huge_encode_dev), which is not glibc's way.
+  // As the kernel packs it (linux/kdev_t.h: huge_encode_dev).
   return makedev(header.dev >> 8U & 0xfffU, (header.dev & 0xffU) | (header.dev >> 12U & 0xfff00U));
 }
 

@@ -53,6 +53,12 @@ int check(const std::string& device, const Options& options) {
                     const bool leak = finding.kind == Finding::Kind::kLeak;
                     if (!leak || !options.ignore_leaks) status = 1;
                   }});
+  if (metadata.superblock().needs_check) {
+    say(stderr,
+        "  the kernel has marked the metadata as needing a check, and won't write to the pool "
+        "until "
+        "thin_check --clear-needs-check-flag of the thin-provisioning-tools has run");
+  }
   return status;
 }
 

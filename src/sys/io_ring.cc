@@ -1,12 +1,11 @@
 #include "sys/io_ring.h"
 
 #include <cerrno>
+#include <cstdlib>
 #include <numeric>
 #include <utility>
 
 #include <liburing.h>
-
-#include "base/error.h"
 
 namespace convoy {
 namespace {
@@ -37,9 +36,8 @@ IoRing::~IoRing() {
 }
 
 void IoRing::read(int fd, std::span<RingRead> reads) {
-  if (!ring_) return read_in_turn(fd, reads);
   std::size_t next = 0;
-  while (next < reads.size() || in_flight_ > 0) {
+  while (ring_ && (next < reads.size() || in_flight_ > 0)) {
     for (; next < reads.size() && in_flight_ < depth_; ++next, ++in_flight_) {
       // There is always one: the ring has as many as may be in flight.
       io_uring_sqe* const request = ::io_uring_get_sqe(ring_.get());
@@ -49,11 +47,33 @@ void IoRing::read(int fd, std::span<RingRead> reads) {
       ::io_uring_sqe_set_data64(request, next);
     }
     const int error = ::io_uring_submit_and_wait(ring_.get(), 1);
-    // The kernel may still write into the buffers, so there is no way on but to wait for it.
-    if (error < 0 && error != -EINTR && error != -EAGAIN && error != -EBUSY)
-      throw system_error(-error, "io_uring");
-    collect(reads);
+    const bool others_are_done_first = (error == -EAGAIN || error == -EBUSY) && submitted() > 0;
+    if (error < 0 && error != -EINTR && !others_are_done_first) {
+      give_up(reads);
+    } else {
+      collect(reads);
+    }
   }
+  if (ring_) return;
+  for (RingRead& read : reads) {
+    if (!read.complete) read_in_turn(fd, std::span(&read, 1));
+  }
+}
+
+// How many requests the kernel has.
+std::size_t IoRing::submitted() const {
+  return in_flight_ - ::io_uring_sq_ready(ring_.get());
+}
+
+// What the kernel has is waited for, since it still writes into the buffers.
+void IoRing::give_up(std::span<RingRead> reads) {
+  for (in_flight_ = submitted(); in_flight_ > 0; collect(reads)) {
+    io_uring_cqe* done = nullptr;
+    const int error = ::io_uring_wait_cqe(ring_.get(), &done);
+    if (error != 0 && error != -EINTR) std::abort();  // the buffers can neither be used nor freed
+  }
+  ::io_uring_queue_exit(ring_.get());
+  ring_.reset();
 }
 
 void IoRing::collect(std::span<RingRead> reads) {

@@ -32,11 +32,14 @@ class IoRing {
   IoRing& operator=(const IoRing&) = delete;
   ~IoRing();
 
-  // As read_in_turn, many at a time.
+  // As read_in_turn, many at a time. If the kernel refuses to go on with that, the rest is read in
+  // turn.
   void read(int fd, std::span<RingRead> reads);
 
  private:
+  std::size_t submitted() const;
   void collect(std::span<RingRead> reads);
+  void give_up(std::span<RingRead> reads);
 
   std::unique_ptr<io_uring> ring_;  // none: the kernel gave us none
   unsigned depth_;

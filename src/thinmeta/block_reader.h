@@ -60,8 +60,8 @@ class BlockReader {
   std::uint64_t end_;
   std::uint64_t blocks_read_ = 0;
   std::unique_ptr<IoRing> ring_;  // made when it is first worth it
-  // What was read or asked for since `young_` was last full, and what was before that. A block
-  // that is neither asked for again is forgotten.
+  // What was read or asked for since `young_` was last full, and what was in the time before that.
+  // Older blocks are forgotten.
   Blocks young_;
   Blocks old_;
 };

@@ -48,7 +48,6 @@ PoolRow Volumes::pool() {
 // --- Volumes ---
 
 VolumeRow Volumes::make_device(VolumeRow volume) {
-  if (volume.name.empty()) volume.name = "volume-" + random_hex(16);
   check_device_name("volume", volume.name, pool_name_);
   if (!catalog_.state_of_name(volume.name) && pool_.name_in_use(volume.name)) {
     throw Error(ErrorKind::kAlreadyExists,
@@ -129,9 +128,12 @@ void Volumes::make_filesystem(const VolumeRow& volume, const std::stop_token& st
   try {
     convoy::make_filesystem(volume.filesystem, device_path(volume.name), volume.mkfs_options,
                             options_.command_timeout, stop);
-  } catch (const Error&) {
+  } catch (const Error& error) {
     // All that mkfs has seen of it is an input/output error.
-    if (pool_.status().mode != PoolStatus::Mode::kOutOfDataSpace) throw;
+    if (error.kind() != ErrorKind::kIo ||
+        pool_.status().mode != PoolStatus::Mode::kOutOfDataSpace) {
+      throw;
+    }
     throw Error(ErrorKind::kNoSpace,
                 "the pool has no space left on its data device for the file system of volume '{}' "
                 "of {}; choose a smaller size, or delete volumes or snapshots first",

@@ -32,7 +32,7 @@ struct VolumeView {
 // What may be said of a volume that is to be made; what is left out is the pool's default, or the
 // backup's.
 struct NewVolume {
-  std::string name;  // empty: "volume-" and 16 hex digits
+  std::string name;
   std::optional<std::uint64_t> size;
   std::optional<std::string> filesystem;
   std::optional<std::string> mkfs_options;   // more words for mkfs

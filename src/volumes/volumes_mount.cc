@@ -72,16 +72,21 @@ std::filesystem::path Volumes::mount(std::string_view reference,
   check_mountpoint(volume, chosen, mounts);
 
   // The user first: a mount that nobody is recorded for would be left over by a crash.
-  const std::vector<VolumeUser> others = catalog_.users(volume.uuid);
+  const std::vector<VolumeUser> before = catalog_.users(volume.uuid);
   catalog_.add_user(volume.uuid, user, chosen);
   try {
     mount_now(volume, chosen);
   } catch (...) {
-    catalog_.remove_user(volume.uuid, kind, id);
-    if (others.empty()) {
+    if (before.empty()) {
+      catalog_.remove_user(volume.uuid, kind, id);
       forget_mountpoint(volume, chosen);
-    } else {  // whose mount somebody has taken away: the next start mounts it again
-      catalog_.add_user(volume.uuid, others.front(), volume.mountpoint);
+    } else {  // somebody has taken their mount away; they are as they were
+      if (std::ranges::none_of(before, [&](const VolumeUser& other) {
+            return other.kind == kind && other.id == id;
+          })) {
+        catalog_.remove_user(volume.uuid, kind, id);
+      }
+      catalog_.add_user(volume.uuid, before.front(), volume.mountpoint);
     }
     throw;
   }
@@ -115,7 +120,8 @@ void Volumes::unmount(std::string_view reference, VolumeUser::Kind kind, const s
   const std::filesystem::path mountpoint = mounted_at(volume, mounts_.mounts());
 
   if (others.empty()) {
-    if (mountpoint == volume.mountpoint) {
+    // What was taken over from Convoy may be written with symbolic links.
+    if (mountpoint == volume.mountpoint || mountpoint == mounts_.canonical(volume.mountpoint)) {
       if (!mountpoint.empty()) unmount_now(volume, mountpoint);
     } else if (kind == VolumeUser::Kind::kCommand && !mountpoint.empty()) {
       throw Error(ErrorKind::kBusy,

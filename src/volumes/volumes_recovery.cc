@@ -112,9 +112,10 @@ void Volumes::restore_mount(const VolumeRow& volume) {
       catalog_.remove_user(volume.uuid, user.kind, user.id);
   }
   if (wanted) {
-    check_mountpoint(volume, volume.mountpoint, mounts);
-    mount_now(volume, volume.mountpoint);
-    spdlog::info("volume {} mounted again at {}", volume.name, volume.mountpoint.native());
+    const std::filesystem::path target = mounts_.canonical(volume.mountpoint);
+    check_mountpoint(volume, target, mounts);
+    mount_now(volume, target);
+    spdlog::info("volume {} mounted again at {}", volume.name, target.native());
   } else if (!volume.mountpoint.empty()) {
     forget_mountpoint(volume, volume.mountpoint);
   }

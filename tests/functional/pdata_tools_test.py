@@ -21,7 +21,7 @@ def ours(*words: str | Path) -> subprocess.CompletedProcess:
 
 
 BLOCK = 4096
-BITMAP = 240779  # the kernel's constant, by which a checksum tells a bitmap
+SUPERBLOCK, BITMAP = 160774, 240779  # the kernel's constants, by which a checksum tells what a block is
 
 
 def crc32c(data: bytes) -> int:
@@ -263,6 +263,17 @@ class Metadata(unittest.TestCase):
             found += self.check("-q") if number % 2 else self.check()
         # All but blocks that were written and are used no more.
         self.assertGreater(found, len(used) * 2 // 3)
+
+    def test_a_mark_that_a_check_is_needed_is_told_and_is_no_damage(self) -> None:
+        self.restore([])
+        content = bytearray(self.file.read_bytes())
+        content[4] |= 1
+        seal(content, 0, SUPERBLOCK)
+        self.file.write_bytes(content)
+        found, expected = ours("thin_check", self.file), debians("thin_check", self.file)
+        self.assertEqual((found.returncode, found.stdout), (0, expected.stdout))
+        self.assertIn("marked the metadata as needing a check", found.stderr)
+        self.assertEqual(self.check("-q"), 0)
 
     def test_wrong_counts_are_found_by_thin_check(self) -> None:
         self.restore(random_devices(random.Random(5), 3, 2000))

@@ -37,7 +37,7 @@ convoy --version
 
 step "man, completions, unit"
 apt-get -qq install -y --no-install-recommends man-db bash-completion zsh fish systemd >/dev/null
-for page in convoy convoy-daemon convoy-volume convoy-snapshot convoy-backup; do
+for page in convoy convoy-daemon convoy-volume convoy-snapshot convoy-backup convoy-pdata_tools; do
   # groff's headers are in capitals.
   [[ $(man "$page") == "${page^^}(8)"* ]] || fail "there is no page $page(8)"
 done

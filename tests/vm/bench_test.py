@@ -1,5 +1,5 @@
 """The benchmarks run, on little; their figures are of no interest here."""
-# budget: 120
+# budget: 360
 # machine: --disk meta=64M
 
 import os

@@ -1,6 +1,6 @@
 """Deltas are right while the kernel rewrites the pool's trees, and they would not be without the metadata snapshot. The metadata device
 is so small that the kernel soon uses again what it has freed."""
-# budget: 200
+# budget: 600
 # long budget: 1500
 # machine: --disk meta=2M
 
@@ -32,11 +32,11 @@ class DeltaHammer(unittest.TestCase):
         return result.stdout
 
     def test_every_delta_under_a_metadata_snapshot_is_right(self) -> None:
-        self.hammer("held", 20000 if LONG else 2000)
+        self.hammer("held", 20000 if LONG else 1000)
 
     def test_without_one_they_go_wrong(self) -> None:
         """So the writer does hit what is being read."""
-        self.hammer("live", 100000)
+        self.hammer("live", 2000)
 
 
 if __name__ == "__main__":

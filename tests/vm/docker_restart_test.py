@@ -1,5 +1,5 @@
 """Docker and the daemon are restarted while containers use volumes, which lose nothing."""
-# budget: 600
+# budget: 1200
 # machine: --memory 2G --disk data=2G --disk meta=64M
 
 import signal

@@ -1,5 +1,5 @@
 """Every sentence that a user's mistake brings: it says what is wrong, the status is not 0, and nothing is changed."""
-# budget: 400
+# budget: 800
 # machine: --disk meta=64M --disk spare=64M --disk small=1M
 
 import json
@@ -15,6 +15,7 @@ from support import (
     SOCKET,
     Daemon,
     PoolTest,
+    allow_kernel,
     convoy,
     convoy_error,
     convoy_json,
@@ -192,7 +193,7 @@ class KnownPool(PoolTest):
         self.assertEqual(Path(META).read_bytes()[:4096], good)
         # Somebody else's pool has the name.
         sectors = int(run("blockdev", "--getsz", DATA).stdout)
-        run("dmsetup", "create", "convoy-pool", "--table", f"0 {sectors} thin-pool {META} {DATA} 4096 0")
+        run("dmsetup", "create", "convoy-pool", "--table", f"0 {sectors} thin-pool {META} {DATA} 4096 0 1 no_discard_passdown")
         self.assertIn("that is not this pool (its UUID is '')", daemon_error())
         run("dmsetup", "remove", "convoy-pool")
         self.daemon.start()
@@ -258,6 +259,7 @@ class Commands(PoolTest):
         run("umount", mountpoint)
         convoy("delete", "over")
         convoy("umount", "db")
+        allow_kernel("ext4: Bad value for 'data'")
         convoy("create", "odd", "--size", "64M", "--mount-options", "data=nonsense")
         self.refused("can't be mounted with the options 'data=nonsense'", "mount", "odd")
         convoy("delete", "odd")

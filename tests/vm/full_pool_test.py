@@ -1,6 +1,6 @@
 """A pool that is full: of data, which a delete mends, or of metadata, which makes it read-only. Nobody hangs, and all that is
 there stays readable."""
-# budget: 400
+# budget: 800
 # machine: --disk data=256M --disk meta=2M --disk larger=8M
 
 import errno

@@ -1,5 +1,5 @@
 """The metadata of small real pools, as fuzz/metadata_fuzz.cc takes them: the seeds of its corpus, in $VM_OUT/corpus."""
-# budget: 120
+# budget: 360
 # machine: --disk meta=256K --allow-kernel device-mapper.*(low.water|out.of|aborting|no.free|read-only)
 
 import os

@@ -1,5 +1,5 @@
 """Long jobs: they keep nobody waiting, show their progress, can be interrupted, and leave nothing half made."""
-# budget: 400
+# budget: 800
 # machine: --memory 3G
 
 import json
@@ -12,7 +12,7 @@ import time
 import unittest
 from pathlib import Path
 
-from support import SOCKET, MIB, PoolTest, backup_create, convoy, convoy_error, convoy_json, docker, dm_devices
+from support import SOCKET, MIB, PoolTest, api, backup_create, convoy, convoy_error, convoy_json, docker, dm_devices
 
 COMMAND = ["convoy", "--socket", str(SOCKET)]
 
@@ -65,21 +65,20 @@ class Jobs(PoolTest):
         """All the calls together take less time than the job."""
         begin = time.monotonic()
         for call in (
-            lambda: convoy("list"),
-            lambda: convoy("mount", "other"),
-            lambda: convoy("snapshot", "create", "other"),
-            lambda: convoy("snapshot", "create", "big"),  # not even on the same volume
+            lambda: api("GET", "/v1/volumes"),
+            lambda: api("POST", "/v1/volume/mount", Name="other"),
+            lambda: api("POST", "/v1/snapshot", Volume="other"),
+            lambda: api("POST", "/v1/snapshot", Volume="big"),  # not even on the same volume
             lambda: docker("VolumeDriver.List"),
             lambda: docker("VolumeDriver.Mount", Name="other", ID="container"),
             lambda: docker("VolumeDriver.Unmount", Name="other", ID="container"),
-            lambda: convoy("umount", "other"),
+            lambda: api("POST", "/v1/volume/umount", Name="other"),
         ):
             start = time.monotonic()
             call()
-            # Most of it is the client's start, in a machine that is slow at that, beside a job that takes its only CPU.
-            self.assertLess(time.monotonic() - start, 5)
-        print(f"calls beside a job: {time.monotonic() - begin:.2f} s")
-        self.assertIsNone(job.poll(), "the job ended too early to show anything")
+            print(f"{time.monotonic() - start:.2f} s", end=" ")
+            self.assertIsNone(job.poll(), "the job ended too early to show anything")
+        print(f"beside a job: {time.monotonic() - begin:.2f} s")
 
     def test_others_do_not_wait_for_a_backup_or_a_restore(self) -> None:
         convoy("create", "other", "--size", "64M")

@@ -1,5 +1,5 @@
 """The life of volumes, snapshots and backups through the command line, for each file system and pool block size."""
-# budget: 500
+# budget: 1000
 # machine: --memory 2G
 
 import os

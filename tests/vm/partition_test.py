@@ -1,5 +1,5 @@
 """dm_dev_partition.sh divides a disk for a pool, and refuses what is no empty disk."""
-# budget: 200
+# budget: 600
 # machine: --disk nvme=1G
 
 import os

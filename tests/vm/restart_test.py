@@ -1,5 +1,5 @@
 """Stopping, killing and starting the daemon again, and reboots of the machine."""
-# budget: 400
+# budget: 800
 # machine: --disk root=1G
 
 import os

@@ -1,5 +1,5 @@
 """Snapshots of volumes that are written to: consistent after a crash, quick, without copies, and never at the writer's cost."""
-# budget: 400
+# budget: 800
 
 import os
 import random

@@ -138,6 +138,17 @@ def docker(call: str, **fields: object) -> dict:
     return answer
 
 
+def api(method: str, path: str, **fields: str) -> None:
+    """A call of the command line's, without the start of a program, that must succeed."""
+    connection = DockerCall()
+    connection.request(method, path, json.dumps(fields) if fields else None)
+    response = connection.getresponse()
+    body = response.read()
+    connection.close()
+    if response.status != 200:
+        raise AssertionError(f"{method} {path}: {response.status} {body!r}")
+
+
 def mounts() -> list[str]:
     """The mount points of dm devices."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()

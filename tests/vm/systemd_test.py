@@ -1,6 +1,6 @@
 """The package's service under systemd as process 1: its start and end, mount propagation, and the order with Docker, which is
 Debian's with its own units."""
-# budget: 400
+# budget: 800
 # needs the package
 # machine: --init systemd --memory 2G --disk data=2G --disk meta=64M
 

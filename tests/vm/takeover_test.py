@@ -1,5 +1,5 @@
 """A root and a pool of Rancher Convoy 0.5.2, laid out as it left them, are taken over at the first start."""
-# budget: 600
+# budget: 1200
 # machine: --disk data=1G --disk meta=64M --disk root=256M --disk spare=64M
 
 import fcntl

@@ -1,5 +1,5 @@
 """Backups that go from a pool of one block size into a pool of another, and two daemons side by side."""
-# budget: 400
+# budget: 800
 # machine: --disk data2=4G --disk meta2=64M
 
 import os

@@ -1,5 +1,5 @@
 """Beside udev, as on most hosts: device nodes are its symlinks, there when a command returns, and nothing of it is left."""
-# budget: 500
+# budget: 1000
 
 import os
 import stat
