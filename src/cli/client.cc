@@ -1,12 +1,19 @@
 #include "cli/client.h"
 
+#include <array>
 #include <cerrno>
+#include <charconv>
 #include <csignal>
+#include <cstdint>
 #include <cstdlib>
-#include <exception>
-#include <memory>
+#include <optional>
+#include <span>
+#include <string_view>
 
-#include <curl/curl.h>
+#include <fmt/format.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "cli/progress_bar.h"
@@ -45,38 +52,110 @@ class InterruptCounter {
   struct sigaction old_terminate_ = {};
 };
 
-// --- libcurl ---
+// --- HTTP ---
 
-using Handle = std::unique_ptr<CURL, decltype(&curl_easy_cleanup)>;
-using Headers = std::unique_ptr<curl_slist, decltype(&curl_slist_free_all)>;
-
-// Who takes what arrives, and what it threw: exceptions don't go through libcurl.
-struct Receiver {
-  const std::function<void(std::string_view)>& receive;
-  std::exception_ptr failure = nullptr;
-};
-
-std::size_t on_data(char* data, std::size_t size, std::size_t count, void* context) {
-  auto& receiver = *static_cast<Receiver*>(context);
-  try {
-    receiver.receive({data, size * count});
-    return size * count;
-  } catch (...) {
-    receiver.failure = std::current_exception();
-    return 0;  // ends the transfer
-  }
+Error not_finished(const std::string& socket) {
+  return Error(ErrorKind::kUnavailable, "the daemon on {} did not finish its answer", socket);
 }
 
-std::string url_of(CURL* curl, const ApiCall& call) {
-  std::string url = std::string("http://convoy") + call.path;
+class Connection {
+ public:
+  // Throws kUnavailable, saying what to do, if no daemon listens.
+  explicit Connection(const std::string& path)
+      : path_(path), fd_(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    if (fd_ < 0) throw system_error(errno, "socket");
+    sockaddr_un address = {};
+    address.sun_family = AF_UNIX;
+    const bool fits = path.copy(address.sun_path, sizeof address.sun_path - 1) == path.size();
+    if (fits && ::connect(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0)
+      return;
+    const int error = errno;
+    ::close(fd_);
+    if (fits && error == EACCES) {
+      throw Error(ErrorKind::kUnavailable, "{} is not yours to use: be root, or in its group",
+                  path);
+    }
+    throw Error(ErrorKind::kUnavailable,
+                "no daemon answers on {}: start it with 'convoy daemon', or give its --socket",
+                path);
+  }
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+  ~Connection() { ::close(fd_); }
+
+  void send(std::string_view bytes) {
+    while (!bytes.empty()) {
+      const ssize_t count = ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+      if (count < 0 && errno == EINTR) continue;
+      // A daemon that refuses the call before it has read all of it may still have answered.
+      if (count < 0) return;
+      bytes.remove_prefix(static_cast<std::size_t>(count));
+    }
+  }
+
+  // What has arrived, in `buffer`; empty at the end. A signal does not end it: progress tells of
+  // Ctrl-C soon enough.
+  std::string_view receive(std::span<char> buffer) {
+    ssize_t count = 0;
+    do {
+      count = ::recv(fd_, buffer.data(), buffer.size(), 0);
+    } while (count < 0 && errno == EINTR);
+    if (count < 0) throw not_finished(path_);
+    return {buffer.data(), static_cast<std::size_t>(count)};
+  }
+
+ private:
+  const std::string& path_;
+  int fd_;
+};
+
+// All but RFC 3986's unreserved characters as %XX.
+std::string percent_encoded(std::string_view text) {
+  constexpr std::string_view kUnreserved =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~";
+  std::string encoded;
+  for (const char c : text) {
+    if (kUnreserved.find(c) != std::string_view::npos)
+      encoded += c;
+    else
+      encoded += fmt::format("%{:02X}", static_cast<unsigned char>(c));
+  }
+  return encoded;
+}
+
+std::string request_of(const ApiCall& call) {
+  std::string target = call.path;
   char separator = '?';
   for (const auto& [name, value] : call.query) {
-    const std::unique_ptr<char, decltype(&curl_free)> escaped(
-        curl_easy_escape(curl, value.data(), static_cast<int>(value.size())), &curl_free);
-    url += fmt::format("{}{}={}", separator, name, escaped.get());
+    target += fmt::format("{}{}={}", separator, name, percent_encoded(value));
     separator = '&';
   }
-  return url;
+  const std::string body =
+      call.body.is_null() ? "" : call.body.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return fmt::format(
+      "{} {} HTTP/1.0\r\nHost: convoy\r\nContent-Type: application/json\r\n"
+      "Content-Length: {}\r\n\r\n{}",
+      call.method, target, body.size(), body);
+}
+
+struct AnswerHead {
+  long status = 0;
+  std::optional<std::size_t> length;  // of the body; without: it ends with the connection
+};
+
+// Of "HTTP/1.0 200 OK" and the lines after it.
+AnswerHead parse_head(std::string_view head) {
+  constexpr std::string_view kLength = "\r\nContent-Length: ";
+  AnswerHead parsed;
+  const auto number_at = [head](std::size_t at, auto& number) {
+    std::from_chars(head.data() + at, head.data() + head.size(), number);
+  };
+  const std::size_t status = head.find(' ');
+  if (head.starts_with("HTTP/1.") && status != std::string_view::npos)
+    number_at(status + 1, parsed.status);
+  const std::size_t length = head.find(kLength);
+  if (length != std::string_view::npos) number_at(length + kLength.size(), parsed.length.emplace());
+  return parsed;
 }
 
 // --- Answers ---
@@ -107,45 +186,30 @@ void take_lines(std::string& buffer, const std::function<void(const std::string&
 }  // namespace
 
 long Client::send(const ApiCall& call, const std::function<void(std::string_view)>& receive) {
-  const Handle curl(curl_easy_init(), &curl_easy_cleanup);
-  const Headers headers(curl_slist_append(nullptr, "Content-Type: application/json"),
-                        &curl_slist_free_all);
-  const std::string body =
-      call.body.is_null() ? "" : call.body.dump(-1, ' ', false, Json::error_handler_t::replace);
-  curl_easy_setopt(curl.get(), CURLOPT_UNIX_SOCKET_PATH, socket_.c_str());
-  curl_easy_setopt(curl.get(), CURLOPT_URL, url_of(curl.get(), call).c_str());
-  curl_easy_setopt(curl.get(), CURLOPT_CUSTOMREQUEST, call.method);
-  curl_easy_setopt(curl.get(), CURLOPT_HTTPHEADER, headers.get());
-  // The environment's proxies are for the network.
-  curl_easy_setopt(curl.get(), CURLOPT_PROXY, "");
-  curl_easy_setopt(curl.get(), CURLOPT_NOSIGNAL, 1L);
-  curl_easy_setopt(curl.get(), CURLOPT_WRITEFUNCTION, &on_data);
-  Receiver receiver{receive};
-  curl_easy_setopt(curl.get(), CURLOPT_WRITEDATA, &receiver);
-  if (!body.empty()) {
-    curl_easy_setopt(curl.get(), CURLOPT_POSTFIELDS, body.c_str());
-    curl_easy_setopt(curl.get(), CURLOPT_POSTFIELDSIZE, static_cast<long>(body.size()));
+  Connection connection(socket_);
+  connection.send(request_of(call));
+  std::array<char, 16384> buffer;  // NOLINT(cppcoreguidelines-pro-type-member-init): filled by recv
+  std::string head;
+  std::size_t head_end = std::string::npos;
+  while ((head_end = head.find("\r\n\r\n")) == std::string::npos) {
+    const std::string_view piece = connection.receive(buffer);
+    if (piece.empty()) throw not_finished(socket_);
+    head += piece;
   }
-  const CURLcode result = curl_easy_perform(curl.get());
-  if (receiver.failure) std::rethrow_exception(receiver.failure);
-  if (result == CURLE_COULDNT_CONNECT) {
-    long error = 0;
-    curl_easy_getinfo(curl.get(), CURLINFO_OS_ERRNO, &error);
-    if (error == EACCES) {
-      throw Error(ErrorKind::kUnavailable, "{} is not yours to use: be root, or in its group",
-                  socket_);
-    }
-    throw Error(ErrorKind::kUnavailable,
-                "no daemon answers on {}: start it with 'convoy daemon', or give its --socket",
-                socket_);
+  const std::string first = head.substr(head_end + 4);
+  head.resize(head_end);
+  const AnswerHead answer = parse_head(head);
+  if (answer.status == 0) throw not_finished(socket_);
+  if (!first.empty()) receive(first);
+  std::size_t received = first.size();
+  while (received < answer.length.value_or(SIZE_MAX)) {
+    const std::string_view piece = connection.receive(buffer);
+    if (piece.empty() && answer.length) throw not_finished(socket_);
+    if (piece.empty()) break;
+    receive(piece);
+    received += piece.size();
   }
-  if (result != CURLE_OK) {
-    throw Error(ErrorKind::kUnavailable, "the daemon on {} did not finish its answer: {}", socket_,
-                curl_easy_strerror(result));
-  }
-  long status = 0;
-  curl_easy_getinfo(curl.get(), CURLINFO_RESPONSE_CODE, &status);
-  return status;
+  return answer.status;
 }
 
 Json Client::call(const ApiCall& call) {
@@ -184,6 +248,7 @@ Json Client::run_job(const ApiCall& call) {
   // An error before the job began comes without a line's end.
   if (!buffer.empty()) last = parse(buffer);
   if (last.contains("Result")) return last["Result"];
+  if (!last.contains("Error")) throw not_finished(socket_);
   throw_answer(last);
 }
 

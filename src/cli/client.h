@@ -1,4 +1,6 @@
-// The command line's way to the daemon: HTTP on its unix socket, by libcurl.
+// The command line's way to the daemon: HTTP/1.0 (RFC 1945: a body ends with its connection, so
+// there are no chunks to take apart) on its unix socket. Not by libcurl: loading it and what it
+// stands on took most of the time that a short command needs.
 #pragma once
 
 #include <functional>

@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <memory>
+#include <utility>
 
 #include <CLI/CLI.hpp>
 
@@ -29,7 +30,7 @@ std::chrono::seconds parse_duration(const std::string& text) {
 
 }  // namespace
 
-void add_daemon_command(CLI::App& app, const GlobalOptions& global) {
+void add_daemon_command(CLI::App& app, const GlobalOptions& global, RunDaemon run) {
   CLI::App* const daemon = app.add_subcommand("daemon", "Serve volumes, in the foreground");
   daemon->fallthrough();
   const auto options = std::make_shared<DaemonOptions>();
@@ -65,13 +66,13 @@ void add_daemon_command(CLI::App& app, const GlobalOptions& global) {
                    "Accepted; there is no configuration file");
   daemon->add_flag("--force-new-pool", *force,
                    "Make the new pool although the devices hold other data, which is lost");
-  daemon->callback([options, timeout, log_format, force, &global] {
+  daemon->callback([options, timeout, log_format, force, &global, run = std::move(run)] {
     options->socket = global.socket;
     if (global.debug) options->log_level = LogLevel::kDebug;
     if (!timeout->empty()) options->command_timeout = parse_duration(*timeout);
     if (*log_format == "json") options->log_format = LogFormat::kJson;
     if (*force) options->foreign_data = ForeignData::kOverwrite;
-    run_daemon(*options);
+    run(*options);
   });
 }
 

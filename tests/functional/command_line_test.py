@@ -62,21 +62,31 @@ class Mistakes(unittest.TestCase):
             path.touch()
             self.assertIn("no daemon answers", self.failed("list", "--socket", path))
 
-    def test_a_socket_of_something_else(self) -> None:
-        with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(f"{directory}/silent.sock")
-            listener.listen()
-            listener.settimeout(10)
-            client = subprocess.Popen(
-                [CONVOY, "-s", f"{directory}/silent.sock", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-            )
-            connection, _ = listener.accept()
-            connection.recv(4096)
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
-            output, _ = client.communicate(timeout=10)
-            connection.close()
-            self.assertEqual(client.returncode, 1)
-            self.assertIn("is not JSON", json.loads(output)["Error"])
+    def test_answers_that_no_daemon_of_ours_gives(self) -> None:
+        head = b"HTTP/1.0 200 OK\r\n"
+        for answer, words, sentence in (
+            (head + b"Content-Length: 5\r\n\r\nhello", ["list"], "is not JSON"),
+            (b"", ["list"], "did not finish its answer"),
+            (head, ["list"], "did not finish its answer"),
+            (head + b"Content-Length: 9\r\n\r\n{}", ["list"], "did not finish its answer"),
+            (head + b'\r\n{"Job": {"ID": "1"}}\n', ["create", "x"], "did not finish its answer"),
+            (b"SSH-2.0\r\n\r\n", ["list"], "did not finish its answer"),
+        ):
+            with self.subTest(answer=answer), tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(f"{directory}/strange.sock")
+                listener.listen()
+                listener.settimeout(10)
+                command = [CONVOY, "-s", f"{directory}/strange.sock", *words]
+                client = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                connection, _ = listener.accept()
+                connection.recv(4096)
+                # Byte by byte, so that each may be the last of what arrives at once.
+                for byte in answer:
+                    connection.send(bytes([byte]))
+                connection.close()
+                output, _ = client.communicate(timeout=10)
+                self.assertEqual(client.returncode, 1)
+                self.assertIn(sentence, json.loads(output)["Error"])
 
     def test_words_that_are_no_command(self) -> None:
         self.assertIn("give a command, one of: daemon create", self.failed())
