@@ -1,5 +1,5 @@
 """Docker itself uses the plugin: volumes, containers, and a backup beside them."""
-# budget: 1200
+# budget: 1800
 # long budget: 900
 # machine: --memory 2G --disk data=2G --disk meta=64M --disk slow=512M
 

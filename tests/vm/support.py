@@ -12,7 +12,7 @@ import socket
 import subprocess
 import time
 import unittest
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path("/var/lib/convoy")
@@ -167,6 +167,14 @@ def bytes_of(text: str) -> int:
     """Of a size for people, such as "1.5 MiB"."""
     number, unit = text.split()
     return int(float(number) * {"B": 1, "bytes": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB}[unit])
+
+
+def wait_until(what: str, condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"in vain: {what}")
+        time.sleep(0.02)
 
 
 def dm_devices() -> list[str]:

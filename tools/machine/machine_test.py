@@ -410,6 +410,7 @@ class OnTheHostsOwnKernel(MachineTest):
     """User Mode Linux serves as a host that has a thin pool."""
 
     SCRIPT = """
+        before=$(ls -A /tmp)
         machine() { timeout 20 /usr/bin/python3 MACHINE run --disk data=1M --disk meta=1M "$@"; }
         machine -- bash -c 'echo out $VM_BOOT; blockdev --getsize64 $DISK_META; exit 9'; echo $?
         machine -- bash -c 'echo "<4>trouble" >/dev/kmsg'; echo $?
@@ -417,7 +418,7 @@ class OnTheHostsOwnKernel(MachineTest):
         machine --timeout 1 -- sleep 100; echo $?
         machine -- bash -c 'touch $VM_OUT/reboot'; echo $?
         losetup -a
-        ls /tmp | grep -v machine-test
+        ls -A /tmp | grep -vxF -e "$before"
     """
 
     def test_status_log_limit_and_cleaning_up(self) -> None:
