@@ -91,7 +91,8 @@ inline Bytes restored(const Store& store, const BackupRecord& record) {
 // The references of a backup into each pack, found by walking its tree.
 class ReferenceCount {
  public:
-  ReferenceCount(const Store& store, const BackupRecord& record) : packs_(store.objects(), record) {
+  ReferenceCount(const Store& store, const BackupRecord& record)
+      : footers_(store.objects(), record), packs_(store.objects(), record, footers_) {
     if (record.root) count(*record.root, record.shape().height() - 1);
   }
 
@@ -115,6 +116,7 @@ class ReferenceCount {
     }
   }
 
+  PackFooters footers_;
   PackReader packs_;
   std::map<PackName, std::uint64_t> counts_;
 };

@@ -63,13 +63,17 @@ std::optional<BackupRecord> newest_backup(const Store& store, const Uuid& lineag
   return std::nullopt;
 }
 
+std::vector<Uuid> lineages_of(const Store& store) {
+  std::vector<Uuid> lineages;
+  for (const std::string& name : store.objects().list_directories(kLineagesPrefix)) {
+    if (const auto lineage = parse_key_uuid(name)) lineages.push_back(*lineage);
+  }
+  return lineages;
+}
+
 BackupList list_backups(const Store& store, const std::optional<std::string>& volume_name) {
   BackupList list;
-  for (const std::string& name : store.objects().list_directories(kLineagesPrefix)) {
-    if (const auto lineage = parse_key_uuid(name)) {
-      list_lineage(store, *lineage, volume_name, list);
-    }
-  }
+  for (const Uuid& lineage : lineages_of(store)) list_lineage(store, lineage, volume_name, list);
   return list;
 }
 

@@ -19,6 +19,9 @@ BackupRecord read_backup(const Store& store, const Uuid& lineage, const Uuid& ba
 // The UUIDs of a lineage's backups, ascending: by time. Reads none of them.
 std::vector<Uuid> backups_of(const Store& store, const Uuid& lineage);
 
+// The lineages that have, or had, a backup, ascending.
+std::vector<Uuid> lineages_of(const Store& store);
+
 // The newest backup of a lineage; nothing if it has none. Throws as read_backup.
 std::optional<BackupRecord> newest_backup(const Store& store, const Uuid& lineage);
 

@@ -1,46 +1,93 @@
-// Reads chunks from a volume's device and stores those that the store does not have.
+// Reads chunks from a volume's device and stores those that the store does not have, on all CPUs.
 #pragma once
 
 #include <cstdint>
+#include <deque>
+#include <functional>
+#include <mutex>
 #include <span>
-#include <stop_token>
+#include <vector>
 
 #include "backup/backup_record.h"
+#include "backup/frame.h"
+#include "backup/ordered_workers.h"
 #include "backup/pack_writer.h"
-#include "backup/progress.h"
 #include "backup/recent_chunks.h"
 #include "backup/source_ranges.h"
+#include "backup/spare_buffers.h"
 #include "backup/tree_node.h"
 #include "sys/aligned_buffer.h"
 
 namespace convoy {
 
-// Not thread-safe. Holds the chunks of one leaf in memory.
+// A leaf that is to say what the device holds in `ranges`, which all overlap it. Its other entries
+// stay.
+struct LeafUpdate {
+  std::uint64_t first = 0;  // its first chunk
+  std::vector<ChunkRange> ranges;
+  TreeNode leaf;
+};
+
+// Used by one thread. Holds a few MiB for each of its threads.
 class ChunkWriter {
  public:
-  // For a backup that reads so many bytes. `packs` must outlive the writer, and `device_fd` stay
-  // open.
-  ChunkWriter(int device_fd, const TreeShape& shape, std::uint64_t bytes_to_read,
-              PackWriter& packs);
+  struct Parts {
+    int device_fd;  // stays open as long as the writer lives
+    TreeShape shape;
+    std::uint64_t bytes_to_read;  // of the whole backup
+    Compression compression;
+    PackWriter& packs;  // outlives the writer, and is used by nobody else until flush()
+    // Called with the statistics before each piece; what it throws ends the work.
+    std::function<void(const BackupStatistics&)> before_piece;
+  };
+  explicit ChunkWriter(Parts parts);
 
-  // Makes the leaf that begins at chunk `first` say what the device holds in `ranges`, which all
-  // overlap the leaf. Its other entries stay. Throws kIo, or what the PackWriter throws.
-  void update_leaf(std::uint64_t first, std::span<const ChunkRange> ranges, TreeNode& leaf);
+  // Updates the leaves, whose ranges must ascend. Throws kIo, or what the PackWriter throws; the
+  // writer is good for nothing then.
+  void update_leaves(std::span<LeafUpdate> leaves);
 
   // bytes_stored is left at 0: the packs know it.
-  const BackupStatistics& statistics() const { return statistics_; }
+  BackupStatistics statistics() const;
 
  private:
-  void read_chunks(std::uint64_t first, std::uint64_t end, std::span<std::optional<Reference>> out);
-  std::optional<Reference> store(std::span<const std::byte> plain,
-                                 const std::optional<Reference>& old);
+  // Neighbouring chunks of one leaf.
+  struct Piece {
+    ByteRange range;
+    std::span<std::optional<Reference>> entries;  // the old ones; finish() puts the new ones there
+    struct Chunk {
+      std::optional<Reference> reference;  // the entry to be
+      std::uint32_t frame_length = 0;      // not 0: it is not known yet where the chunk will be
+    };
+    std::vector<Chunk> chunks;
+    std::vector<std::byte> frames;  // of those chunks, one after the other
+  };
+  // What a thread needs for its work.
+  struct Tools {
+    explicit Tools(const Compression& compression);
+    AlignedBuffer buffer;
+    FrameEncoder encoder;
+  };
 
-  int device_fd_;
-  TreeShape shape_;
-  PackWriter& packs_;
-  AlignedBuffer buffer_;
+  static std::deque<Tools> make_tools(unsigned threads, const Compression& compression);
+  void add_leaf(LeafUpdate& update);
+  void add_pieces(std::uint64_t first, std::uint64_t end,
+                  std::span<std::optional<Reference>> entries);
+  void read_and_compress(Piece& piece, Tools& tools);
+  Piece::Chunk examine(std::span<const std::byte> plain, const std::optional<Reference>& old,
+                       Tools& tools, std::vector<std::byte>& frames);
+  void store(Piece& piece);
+  std::optional<Reference> find_recent(const Digest& digest) const;
+
+  const Parts parts_;
+  std::deque<Tools> tools_;  // by thread
+
+  SpareBuffers frames_;
+
+  mutable std::mutex mutex_;  // of the two below
   RecentChunks recent_;
   BackupStatistics statistics_;
+
+  OrderedWorkers<Piece> workers_;  // last, since its threads use all the others
 };
 
 }  // namespace convoy

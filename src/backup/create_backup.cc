@@ -7,6 +7,7 @@
 
 #include "backup/backups.h"
 #include "backup/chunk_writer.h"
+#include "backup/damage_notes.h"
 #include "backup/device_io.h"
 #include "backup/json_fields.h"
 #include "backup/lease.h"
@@ -29,6 +30,10 @@ namespace {
 // most.
 constexpr std::uint64_t kMaxExtraTreePacks = 64;
 constexpr std::uint64_t kNodesPerTreePack = 1024;
+
+// Packs of data on their way to the store. Enough for a server that answers slowly; each takes 16
+// MiB.
+constexpr unsigned kDataPutsAtOnce = 4;
 
 NodeReuse reuse_for(const PackUses& packs) {
   std::uint64_t tree_packs = 0, nodes = 0;
@@ -83,8 +88,8 @@ class BackupRun {
         progress_(progress),
         stop_(std::move(stop)),
         lease_(store, lineage_, {.backup = uuid_, .builds_on = builds_on(plan)}),
-        data_packs_(store.objects(), lineage_, {PackKind::kData, uuid_, 0}),
-        tree_packs_(store.objects(), lineage_, {PackKind::kTree, uuid_, 0}) {}
+        data_packs_(store.objects(), lineage_, {PackKind::kData, uuid_, 0}, kDataPutsAtOnce),
+        tree_packs_(store.objects(), lineage_, {PackKind::kTree, uuid_, 0}, 1) {}
 
   BackupRecord run();
 
@@ -94,6 +99,7 @@ class BackupRun {
   }
 
   void read_parent();
+  bool repairs() const { return parent_ && (plan_.repair || !damage_.empty()); }
   BackupRecord write_packs_under_lease();
   BackupRecord write_packs();
   ChunkRanges plan_chunks(const TreeShape& shape) const;
@@ -113,6 +119,7 @@ class BackupRun {
   const Timestamp created_ = now();
   Lease lease_;
   std::optional<BackupRecord> parent_;
+  DamagedPlaces damage_;  // that notes tell of, in the parent's packs
   PackWriter data_packs_;
   PackWriter tree_packs_;
   bool may_be_committed_ = false;
@@ -137,6 +144,9 @@ void BackupRun::read_parent() {
   if (!plan_.parent) return;
   parent_ = with_context("can't build on the parent backup",
                          [&] { return read_backup(store_, lineage_, *plan_.parent); });
+  damage_ = list_damage(store_, lineage_);
+  std::erase_if(damage_,
+                [&](const PackPlace& place) { return !parent_->packs.contains(place.first); });
 }
 
 // Without its lease a writer may find the parent's packs removed. That is no damage to the store.
@@ -152,12 +162,23 @@ BackupRecord BackupRun::write_packs_under_lease() {
 BackupRecord BackupRun::write_packs() {
   const TreeShape shape(plan_.source.size, parent_ ? parent_->chunk_size : plan_.chunk_size);
   const ChunkRanges ranges = plan_chunks(shape);
-  ChunkWriter chunks(plan_.device_fd, shape, ranges.bytes_to_read(shape), data_packs_);
-  PackLedger ledger(parent_ ? parent_->packs : PackUses());
+  const std::uint64_t bytes_to_read = ranges.bytes_to_read(shape);
+  ChunkWriter chunks({.device_fd = plan_.device_fd,
+                      .shape = shape,
+                      .bytes_to_read = bytes_to_read,
+                      .compression = plan_.compression,
+                      .packs = data_packs_,
+                      .before_piece = [&](const BackupStatistics& statistics) {
+                        check_stop(stop_, "backup");
+                        lease_.check();
+                        if (progress_) progress_({statistics.bytes_read, bytes_to_read});
+                      }});
+  PackLedger ledger(parent_ && !repairs() ? parent_->packs : PackUses());
   const std::optional<Reference> root = write_tree(shape, ranges, chunks, ledger);
   data_packs_.finish();
   tree_packs_.finish();
 
+  if (repairs()) ledger.set_sizes_of(parent_->packs);
   BackupStatistics statistics = chunks.statistics();
   for (const PackWriter* const writer : {&data_packs_, &tree_packs_}) {
     for (const auto& [pack, size] : writer->written()) {
@@ -188,12 +209,12 @@ ChunkRanges BackupRun::plan_chunks(const TreeShape& shape) const {
 
 std::optional<Reference> BackupRun::write_tree(const TreeShape& shape, const ChunkRanges& ranges,
                                                ChunkWriter& chunks, PackLedger& ledger) {
-  const std::uint64_t total = ranges.bytes_to_read(shape);
-  const auto report = [&] {
-    if (progress_) progress_({.bytes_done = chunks.statistics().bytes_read, .bytes_total = total});
-  };
+  std::optional<PackFooters> footers;
   std::optional<PackReader> parent_packs;
-  if (parent_) parent_packs.emplace(store_.objects(), *parent_);
+  if (parent_) {
+    footers.emplace(store_.objects(), *parent_);
+    parent_packs.emplace(store_.objects(), *parent_, *footers);
+  }
 
   TreeUpdate update(
       {.shape = shape,
@@ -201,15 +222,10 @@ std::optional<Reference> BackupRun::write_tree(const TreeShape& shape, const Chu
        .parent_packs = parent_packs ? &*parent_packs : nullptr,
        .tree_packs = tree_packs_,
        .ledger = ledger,
-       .update_leaf =
-           [&](std::uint64_t first, std::span<const ChunkRange> touched, TreeNode& leaf) {
-             lease_.check();
-             chunks.update_leaf(first, touched, leaf);
-             report();
-           },
-       .reuse = reuse_for(ledger.uses()),
+       .update_leaves = [&](std::span<LeafUpdate> leaves) { chunks.update_leaves(leaves); },
+       .reuse = repairs() ? NodeReuse::kWriteAll : reuse_for(ledger.uses()),
+       .damage = repairs() ? &damage_ : nullptr,
        .stop = stop_});
-  report();
   return parent_ ? update.run(parent_->root, parent_->shape().height())
                  : update.run(std::nullopt, shape.height());
 }
@@ -267,8 +283,8 @@ void BackupRun::clean_up() {
       // garbage if need be.
       store_.objects().remove(json_key(lineage_, LineagePart::kBackups, uuid_));
     } else {
-      for (const PackWriter* const writer : {&data_packs_, &tree_packs_}) {
-        for (const PackName& pack : writer->names()) {
+      for (PackWriter* const writer : {&data_packs_, &tree_packs_}) {
+        for (const PackName& pack : writer->stop()) {
           store_.objects().remove(pack_key(lineage_, pack));
         }
       }

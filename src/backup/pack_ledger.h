@@ -19,6 +19,8 @@ class PackLedger {
   void release(const PackName& pack);
   // Throws kInternal for a pack that nothing refers to.
   void set_size(const PackName& pack, std::uint64_t size);
+  // For those packs of `others` that are referred to.
+  void set_sizes_of(const PackUses& others);
 
   // The packs that are referred to.
   const PackUses& uses() const { return uses_; }

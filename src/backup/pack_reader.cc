@@ -10,13 +10,6 @@
 namespace convoy {
 namespace {
 
-// Slots of remembered footers, 40 MiB of them. In chunks of 64 KiB that are compressed to a half, a
-// pack has 500.
-constexpr std::size_t kMaxFooterSlots = 1U << 20U;
-
-// Read with the trailer, since the footer of an ordinary pack is in it: one request instead of two.
-constexpr std::uint64_t kTailSize = 64 * kKiB;
-
 // A run is at most as long as the chunks of a leaf and their headers; a gap in it is cheaper to
 // read than another request.
 constexpr std::uint64_t kMaxRun = 9 * kMiB;
@@ -24,22 +17,6 @@ constexpr std::uint64_t kMaxGap = 64 * kKiB;
 
 std::uint64_t end_of(const PackSlot& slot) {
   return std::uint64_t{slot.offset} + std::uint64_t{slot.length};
-}
-
-// Fills `out` from the pack. A pack that ends before, or is gone, is damage to the backup.
-void read_pack(ObjectStore& objects, const std::string& key, std::uint64_t offset,
-               std::span<std::byte> out) {
-  std::size_t count = 0;
-  try {
-    count = objects.get_range(key, offset, out);
-  } catch (const Error& error) {
-    if (error.kind() != ErrorKind::kNotFound) throw;
-    throw Error(ErrorKind::kCorrupt, "the pack is missing");
-  }
-  if (count != out.size()) {
-    throw Error(ErrorKind::kCorrupt, "the pack ends at byte {}, before byte {}", offset + count,
-                offset + out.size());
-  }
 }
 
 }  // namespace
@@ -84,6 +61,10 @@ void PackReader::read(std::span<const Item> items, std::size_t max_length, const
   finish_run();
 }
 
+void PackReader::check_place(const Item& item) {
+  about(item, [&] { place(item.reference); });
+}
+
 void PackReader::read_run(std::span<const Placed> run, std::span<const Item> items,
                           std::size_t max_length, const Visit& visit) {
   const Item& first = items[run.front().index];
@@ -96,7 +77,7 @@ void PackReader::read_run(std::span<const Placed> run, std::span<const Item> ite
 
   for (const Placed& placed : run) {
     const Item& item = items[placed.index];
-    const auto plain = about(item, [&] {
+    about(item, [&] {
       const auto frame =
           std::span<const std::byte>(run_).subspan(placed.slot.offset - begin, placed.slot.length);
       const auto decoded = decoder_.decode(frame, max_length);
@@ -104,58 +85,21 @@ void PackReader::read_run(std::span<const Placed> run, std::span<const Item> ite
         throw Error(ErrorKind::kCorrupt, "slot {} does not hold the bytes that were stored there",
                     item.reference.slot);
       }
-      return decoded;
+      visit(placed.index, decoded);
     });
-    visit(placed.index, plain);
   }
 }
 
 PackSlot PackReader::place(const Reference& reference) {
-  const Slots& slots = slots_of(reference.pack);
-  if (reference.slot >= slots.size()) {
+  const PackFooters::Slots slots = footers_.slots_of(reference.pack);
+  if (reference.slot >= slots->size()) {
     throw Error(ErrorKind::kCorrupt, "the pack has no slot {}", reference.slot);
   }
-  const PackSlot& slot = slots[reference.slot];
+  const PackSlot& slot = (*slots)[reference.slot];
   if (slot.length == 0 || slot.digest != reference.digest) {
     throw Error(ErrorKind::kCorrupt, "slot {} is that of something else", reference.slot);
   }
   return slot;
-}
-
-const PackReader::Slots& PackReader::slots_of(const PackName& pack) {
-  const auto known = footer_of_.find(pack);
-  if (known != footer_of_.end()) {
-    footers_.splice(footers_.begin(), footers_, known->second);
-    return footers_.front().second;
-  }
-  const auto use = record_.packs.find(pack);
-  if (use == record_.packs.end()) {
-    throw Error(ErrorKind::kCorrupt, "the backup's JSON does not list this pack");
-  }
-  footers_.emplace_front(pack, read_footer(pack, use->second.size));
-  footer_of_[pack] = footers_.begin();
-  footer_slots_ += footers_.front().second.size();
-  while (footer_slots_ > kMaxFooterSlots && footers_.size() > 1) {
-    footer_slots_ -= footers_.back().second.size();
-    footer_of_.erase(footers_.back().first);
-    footers_.pop_back();
-  }
-  return footers_.front().second;
-}
-
-PackReader::Slots PackReader::read_footer(const PackName& pack, std::uint64_t size) {
-  const std::string key = pack_key(record_.info.source.lineage, pack);
-  std::vector<std::byte> tail(std::min(size, kTailSize));
-  read_pack(objects_, key, size - tail.size(), tail);
-  const std::size_t trailer_size = std::min(tail.size(), sizeof(PackTrailer));
-  const PackTrailer trailer =
-      parse_trailer(std::span<const std::byte>(tail).last(trailer_size), size);
-  const std::uint64_t length = trailer.footer_length + sizeof trailer;
-  if (length > tail.size()) {
-    tail.resize(length);
-    read_pack(objects_, key, trailer.footer_offset, tail);
-  }
-  return parse_footer(std::span<const std::byte>(tail).last(length), trailer, decoder_);
 }
 
 }  // namespace convoy

@@ -4,8 +4,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <list>
-#include <map>
 #include <span>
 #include <vector>
 
@@ -13,17 +11,17 @@
 #include "backup/frame.h"
 #include "backup/layout.h"
 #include "backup/pack.h"
+#include "backup/pack_footers.h"
 #include "backup/tree_node.h"
 #include "objectstore/object_store.h"
 
 namespace convoy {
 
-// Not thread-safe. Remembers the footers of the packs used last, in bounded memory.
+// Not thread-safe, but several may share their footers. All references must outlive the reader.
 class PackReader {
  public:
-  // `objects` and `record` must outlive the reader.
-  PackReader(ObjectStore& objects, const BackupRecord& record)
-      : objects_(objects), record_(record) {}
+  PackReader(ObjectStore& objects, const BackupRecord& record, PackFooters& footers)
+      : objects_(objects), record_(record), footers_(footers) {}
 
   // One thing to read: where it is, and for which bytes of the volume it stands, which errors name.
   struct Item {
@@ -33,22 +31,21 @@ class PackReader {
 
   // Reads all items, neighbours of a pack in one go, and calls `visit` with each one's index and
   // plain bytes, in no particular order. None of them may be longer than `max_length`. Throws
-  // kCorrupt, naming backup, range and pack, for whatever is not as it was written; else what
-  // ObjectStore::get_range throws.
+  // kCorrupt, naming backup, range and pack, for whatever is not as it was written, or if `visit`
+  // does; else what `visit` and ObjectStore::get_range throw.
   using Visit = std::function<void(std::size_t index, std::span<const std::byte> plain)>;
   void read(std::span<const Item> items, std::size_t max_length, const Visit& visit);
 
- private:
-  using Slots = std::vector<PackSlot>;
+  // Throws as read(), but looks no further than into the pack's footer.
+  void check_place(const Item& item);
 
+ private:
   // An item whose place in its pack is known.
   struct Placed {
     std::size_t index;
     PackSlot slot;
   };
 
-  const Slots& slots_of(const PackName& pack);
-  Slots read_footer(const PackName& pack, std::uint64_t size);
   PackSlot place(const Reference& reference);
   void read_run(std::span<const Placed> run, std::span<const Item> items, std::size_t max_length,
                 const Visit& visit);
@@ -58,13 +55,9 @@ class PackReader {
 
   ObjectStore& objects_;
   const BackupRecord& record_;
+  PackFooters& footers_;
   FrameDecoder decoder_;
   std::vector<std::byte> run_;
-
-  // Footers, the one used last in front.
-  std::list<std::pair<PackName, Slots>> footers_;
-  std::map<PackName, std::list<std::pair<PackName, Slots>>::iterator> footer_of_;
-  std::size_t footer_slots_ = 0;
 };
 
 }  // namespace convoy

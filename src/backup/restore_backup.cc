@@ -1,14 +1,18 @@
 #include "backup/restore_backup.h"
 
 #include <algorithm>
-#include <cstring>
+#include <atomic>
+#include <deque>
+#include <mutex>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
 
 #include "backup/device_io.h"
+#include "backup/ordered_workers.h"
+#include "backup/pack_footers.h"
 #include "backup/pack_reader.h"
-#include "backup/tree_node.h"
 #include "base/error.h"
 #include "sys/aligned_buffer.h"
 #include "sys/file.h"
@@ -28,128 +32,122 @@ std::uint64_t bytes_present(const BackupRecord& record) {
 class Restore {
  public:
   Restore(const Store& store, const BackupRecord& record, int device_fd,
-          const ProgressSink& progress, std::stop_token stop)
+          const ProgressSink& progress, std::stop_token stop, DamageSink damaged)
       : record_(record),
-        shape_(record.shape()),
-        packs_(store.objects(), record),
+        footers_(store.objects(), record),
+        nodes_(store.objects(), record, footers_),
         device_fd_(device_fd),
-        buffer_(kTreeFanout * shape_.chunk_size()),
         sink_(progress),
-        stop_(std::move(stop)) {
-    progress_.bytes_total = bytes_present(record);
-  }
+        stop_(std::move(stop)),
+        damaged_(one_at_a_time(std::move(damaged))),
+        tools_(make_tools(worker_count(), store.objects())),
+        workers_(
+            worker_count(), worker_count() * 2,
+            [this](const Piece& piece, unsigned thread) { restore_piece(piece, tools_[thread]); },
+            [this](const Piece& piece) {
+              for (const PackReader::Item& chunk : piece) bytes_done_ += chunk.range.length();
+            }) {}
 
   void run();
 
  private:
-  std::vector<PackReader::Item> items_of(const TreeNode& node, std::uint64_t first,
-                                         std::uint64_t span) const;
-  void restore_node(std::uint32_t level, std::uint64_t first, const TreeNode& node);
-  void restore_leaf(std::uint64_t first, const TreeNode& leaf);
-  void write_present(std::uint64_t first, const TreeNode& leaf);
-  void report() {
-    if (sink_) sink_(progress_);
+  using Piece = std::vector<PackReader::Item>;
+
+  // What a thread needs for its work.
+  struct Tools {
+    Tools(ObjectStore& objects, const BackupRecord& record, PackFooters& footers)
+        : packs(objects, record, footers), buffer(kChunksPerPiece * record.chunk_size) {}
+
+    PackReader packs;
+    AlignedBuffer buffer;  // the chunks of one piece, each at its place
+  };
+
+  std::deque<Tools> make_tools(unsigned threads, ObjectStore& objects);
+  DamageSink one_at_a_time(DamageSink damaged);
+  void restore_piece(const Piece& piece, Tools& tools) const;
+  void report(std::uint64_t bytes_done) const {
+    if (sink_) sink_({.bytes_done = bytes_done, .bytes_total = bytes_present(record_)});
   }
 
   const BackupRecord& record_;
-  const TreeShape shape_;
-  PackReader packs_;
+  PackFooters footers_;
+  PackReader nodes_;
   const int device_fd_;
-  AlignedBuffer buffer_;  // the chunks of one leaf, each at its place
   const ProgressSink& sink_;
   const std::stop_token stop_;
-  Progress progress_;
+  std::mutex damage_mutex_;
+  const DamageSink damaged_;
+  std::atomic<std::uint64_t> bytes_done_ = 0;
+  std::deque<Tools> tools_;  // by thread
+
+  OrderedWorkers<Piece> workers_;  // last, since its threads use all the others
 };
 
+std::deque<Restore::Tools> Restore::make_tools(unsigned threads, ObjectStore& objects) {
+  std::deque<Tools> tools;
+  while (tools.size() < threads) tools.emplace_back(objects, record_, footers_);
+  return tools;
+}
+
+DamageSink Restore::one_at_a_time(DamageSink damaged) {
+  if (!damaged) return {};
+  return [this, damaged = std::move(damaged)](Damage damage) {
+    const std::lock_guard lock(damage_mutex_);
+    damaged(std::move(damage));
+  };
+}
+
 void Restore::run() {
-  report();
-  if (record_.root) {
-    const std::uint32_t top = shape_.height() - 1;
-    const PackReader::Item root{.reference = *record_.root, .range = {0, shape_.size()}};
-    TreeNode node;
-    packs_.read(
-        std::span(&root, 1), kMaxNodeSize,
-        [&](std::size_t, std::span<const std::byte> bytes) { node = decode_node(bytes, top); });
-    restore_node(top, 0, node);
-  }
+  report(0);
+  BackupWalk(
+      {.record = record_, .nodes = nodes_, .damaged = damaged_, .work = "restore", .stop = stop_})
+      .run([this](std::span<const PackReader::Item> chunks) {
+        for (Piece& piece : pieces_of(chunks, record_.chunk_size)) {
+          check_stop(stop_, "restore");
+          workers_.add(std::move(piece));
+          report(bytes_done_);
+        }
+      });
+  workers_.wait();
   fsync_file(device_fd_, "the restored device");
-  progress_.bytes_done = progress_.bytes_total;
-  report();
+  report(bytes_present(record_));
 }
 
-// The entries of a node, each of which stands for `span` chunks.
-std::vector<PackReader::Item> Restore::items_of(const TreeNode& node, std::uint64_t first,
-                                                std::uint64_t span) const {
-  std::vector<PackReader::Item> items;
-  for (std::size_t place = 0; place < kTreeFanout; ++place) {
-    if (!node.entries[place]) continue;
-    const ByteRange range = shape_.bytes_of(first + place * span, first + (place + 1) * span);
-    if (range.length() == 0) {
-      throw Error(ErrorKind::kCorrupt, "backup {}: its tree reaches beyond the volume's end",
-                  record_.info.uuid.to_string());
-    }
-    items.push_back({.reference = *node.entries[place], .range = range});
-  }
-  return items;
-}
-
-void Restore::restore_node(std::uint32_t level, std::uint64_t first, const TreeNode& node) {
-  check_stop(stop_, "restore");
-  if (level == 0) return restore_leaf(first, node);
-  const std::uint64_t span = chunks_under(level - 1);
-  const std::vector<PackReader::Item> items = items_of(node, first, span);
-  std::vector<TreeNode> children(items.size());
-  packs_.read(items, kMaxNodeSize, [&](std::size_t index, std::span<const std::byte> bytes) {
-    children[index] = decode_node(bytes, level - 1);
-  });
-  for (std::size_t i = 0; i < items.size(); ++i) {
-    restore_node(level - 1, items[i].range.begin / shape_.chunk_size(), children[i]);
-  }
-}
-
-void Restore::restore_leaf(std::uint64_t first, const TreeNode& leaf) {
-  const std::vector<PackReader::Item> items = items_of(leaf, first, 1);
-  const std::uint64_t begin = first * shape_.chunk_size();
-  packs_.read(items, shape_.chunk_size(), [&](std::size_t index, std::span<const std::byte> plain) {
-    const ByteRange& range = items[index].range;
-    if (plain.size() != range.length()) {
-      throw Error(ErrorKind::kCorrupt, "the chunk has {} bytes instead of {}", plain.size(),
-                  range.length());
-    }
-    std::memcpy(buffer_.bytes().data() + (range.begin - begin), plain.data(), plain.size());
-  });
-  write_present(first, leaf);
-  for (const PackReader::Item& item : items) progress_.bytes_done += item.range.length();
-  report();
-}
-
-// Writes neighbours in one go.
-void Restore::write_present(std::uint64_t first, const TreeNode& leaf) {
-  const auto present = [&](std::size_t place) { return leaf.entries[place].has_value(); };
-  const std::uint64_t begin = first * shape_.chunk_size();
-  std::size_t place = 0;
-  while (place < kTreeFanout) {
-    std::size_t end = place;
-    while (end < kTreeFanout && present(end)) ++end;
-    if (end > place) {
-      const ByteRange range = shape_.bytes_of(first + place, first + end);
-      write_device(device_fd_, buffer_.bytes().subspan(range.begin - begin, range.length()),
-                   range.begin);
-    }
-    place = end + 1;
+void Restore::restore_piece(const Piece& piece, Tools& tools) const {
+  const std::uint64_t piece_size = kChunksPerPiece * record_.chunk_size;
+  const std::uint64_t begin = piece.front().range.begin / piece_size * piece_size;
+  const auto place_of = [&](const ByteRange& range) {
+    return tools.buffer.bytes().subspan(range.begin - begin, range.length());
+  };
+  std::vector<bool> sound(piece.size());
+  read_despite_damage(
+      tools.packs, piece, record_.chunk_size,
+      [&](std::size_t index, std::span<const std::byte> plain) {
+        check_chunk_length(piece[index], plain);
+        std::ranges::copy(plain, place_of(piece[index].range).begin());
+        sound[index] = true;
+      },
+      damaged_);
+  // Neighbours in one go.
+  for (std::size_t i = 0; i < piece.size(); ++i) {
+    if (!sound[i]) continue;
+    ByteRange range = piece[i].range;
+    for (; i + 1 < piece.size() && sound[i + 1] && piece[i + 1].range.begin == range.end; ++i)
+      range.end = piece[i + 1].range.end;
+    write_device(device_fd_, place_of(range), range.begin);
   }
 }
 
 }  // namespace
 
 void restore_backup(const Store& store, const BackupRecord& record, int device_fd,
-                    const ProgressSink& progress, std::stop_token stop) {
+                    const ProgressSink& progress, std::stop_token stop, const DamageSink& damaged) {
   if (device_size(device_fd) < record.info.source.size) {
     throw Error(ErrorKind::kInvalidArgument,
                 "the device is shorter than the {} bytes of the volume in backup {}",
                 record.info.source.size, record.info.uuid.to_string());
   }
-  Restore(store, record, device_fd, progress, std::move(stop)).run();
+  Restore(store, record, device_fd, progress, std::move(stop), damaged).run();
 }
 
 }  // namespace convoy

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "backup/backup_walk.h"
 #include "backup/progress.h"
 #include "base/digest.h"
 
@@ -20,7 +21,8 @@ std::vector<std::size_t> present_places(const TreeNode& node, std::size_t from =
 
 std::optional<Reference> TreeUpdate::run(const std::optional<Reference>& root,
                                          std::uint32_t height) {
-  return update(parts_.shape.height() - 1, 0, old_root(root, height));
+  const Visited top{.first = 0, .old = old_root(root, height)};
+  return update(parts_.shape.height() - 1, std::span(&top, 1))[0];
 }
 
 TreeUpdate::OldNode TreeUpdate::old_root(const std::optional<Reference>& root,
@@ -29,38 +31,93 @@ TreeUpdate::OldNode TreeUpdate::old_root(const std::optional<Reference>& root,
   std::uint32_t level = height - 1;
   TreeNode above;  // as if there were a node with the root as its first entry
   above.entries[0] = root;
+  const auto read_first = [&] { return read_nodes(level, 0, above, {0})[0]; };
+  constexpr OldNode kLost{.reference = {}, .node = {}, .level = 0, .lost = true};
   while (above.entries[0] && level > top) {  // the volume has shrunk: only the leftmost part stays
-    const TreeNode node = read_nodes(level, 0, above, {0})[0];
-    parts_.ledger.release(above.entries[0]->pack);
-    drop(level - 1, 0, node, present_places(node, 1));
-    above.entries[0] = node.entries[0];
+    const std::optional<TreeNode> node = read_first();
+    if (!node) return kLost;
+    release(*above.entries[0]);
+    drop(level - 1, 0, *node, present_places(*node, 1));
+    above.entries[0] = node->entries[0];
     --level;
   }
   if (!above.entries[0]) return {};
   if (level < top) return {.reference = std::nullopt, .node = above, .level = level + 1};
-  return {.reference = above.entries[0], .node = read_nodes(top, 0, above, {0})[0], .level = top};
+  const std::optional<TreeNode> node = read_first();
+  if (!node) return kLost;
+  return {.reference = above.entries[0], .node = *node, .level = top};
 }
 
-std::optional<Reference> TreeUpdate::update(std::uint32_t level, std::uint64_t first,
-                                            const OldNode& old) {
-  check_stop(parts_.stop, "backup");
-  const TreeNode node =
-      level == 0 ? update_leaf(first, old.node) : update_children(level, first, old);
-  return finish(level, old.reference, node);
-}
-
-TreeNode TreeUpdate::update_leaf(std::uint64_t first, const TreeNode& old) {
-  TreeNode leaf = old;
-  const auto ranges = parts_.ranges.overlapping(first, first + kTreeFanout);
-  if (!ranges.empty()) parts_.update_leaf(first, ranges, leaf);
-  for (std::size_t place = 0; place < kTreeFanout; ++place) {
-    auto& entry = leaf.entries[place];
-    if (first + place >= parts_.shape.chunk_count()) entry.reset();  // the volume has shrunk
-    if (entry == old.entries[place]) continue;
-    if (entry) parts_.ledger.retain(entry->pack);
-    if (old.entries[place]) parts_.ledger.release(old.entries[place]->pack);
+std::vector<std::optional<Reference>> TreeUpdate::update(std::uint32_t level,
+                                                         std::span<const Visited> nodes) {
+  if (level == 0) return update_leaves(nodes);
+  std::vector<std::optional<Reference>> references;
+  for (const Visited& node : nodes) {
+    check_stop(parts_.stop, "backup");
+    references.push_back(
+        finish(level, node.old.reference, update_children(level, node.first, node.old)));
   }
-  return leaf;
+  return references;
+}
+
+// All that have one parent at a time, so that there is work for every CPU.
+std::vector<std::optional<Reference>> TreeUpdate::update_leaves(std::span<const Visited> nodes) {
+  std::vector<LeafUpdate> updates;
+  for (const auto& [first, old] : nodes) {
+    updates.push_back({.first = first, .ranges = ranges_in_leaf(first, old), .leaf = old.node});
+    for (auto& entry : updates.back().leaf.entries) {
+      if (is_broken(entry)) entry.reset();
+    }
+  }
+  parts_.update_leaves(updates);
+  std::vector<std::optional<Reference>> references;
+  for (std::size_t i = 0; i < nodes.size(); ++i) {
+    auto& [first, ranges, leaf] = updates[i];
+    // The volume may have shrunk.
+    const std::uint64_t chunk_count = parts_.shape.chunk_count();
+    for (std::uint64_t place = std::max(chunk_count, first) - first; place < kTreeFanout; ++place)
+      leaf.entries[place].reset();
+    count_changes(nodes[i].old.node, leaf);
+    references.push_back(finish(0, nodes[i].old.reference, leaf));
+  }
+  return references;
+}
+
+// Where something is broken, it is read besides what the plan says.
+std::vector<ChunkRange> TreeUpdate::ranges_in_leaf(std::uint64_t first, const OldNode& old) const {
+  const auto planned = parts_.ranges.overlapping(first, first + kTreeFanout);
+  if (parts_.damage == nullptr) return {planned.begin(), planned.end()};
+  std::vector<ChunkRange> ranges;
+  const std::uint64_t end = std::min(first + kTreeFanout, parts_.shape.chunk_count());
+  for (std::uint64_t chunk = first; chunk < end; ++chunk) {
+    std::optional<SourceKind> kind;
+    if (old.lost || is_broken(old.node.entries[chunk - first])) kind = SourceKind::kRead;
+    const auto plan = parts_.ranges.overlapping(chunk, chunk + 1);
+    if (!plan.empty()) kind = plan[0].kind;
+    if (!kind) continue;
+    if (!ranges.empty() && ranges.back().end == chunk && ranges.back().kind == *kind)
+      ++ranges.back().end;
+    else
+      ranges.push_back({.first = chunk, .end = chunk + 1, .kind = *kind});
+  }
+  return ranges;
+}
+
+void TreeUpdate::count_changes(const TreeNode& old, const TreeNode& leaf) {
+  for (std::size_t place = 0; place < kTreeFanout; ++place) {
+    const auto& entry = leaf.entries[place];
+    if (entry == old.entries[place] && parts_.damage == nullptr) continue;
+    if (entry) parts_.ledger.retain(entry->pack);
+    if (old.entries[place]) release(*old.entries[place]);
+  }
+}
+
+bool TreeUpdate::is_broken(const std::optional<Reference>& reference) const {
+  return reference && parts_.damage != nullptr && parts_.damage->contains(place_of(*reference));
+}
+
+void TreeUpdate::release(const Reference& reference) {
+  if (parts_.damage == nullptr) parts_.ledger.release(reference.pack);
 }
 
 TreeNode TreeUpdate::update_children(std::uint32_t level, std::uint64_t first, const OldNode& old) {
@@ -81,17 +138,15 @@ TreeNode TreeUpdate::update_children(std::uint32_t level, std::uint64_t first, c
   }
   if (!dropped.empty()) drop(old.level - 1, first, old.node, dropped);
 
-  const std::vector<OldNode> children = read_children(level - 1, first, old, visited);
-  for (std::size_t i = 0; i < visited.size(); ++i) {
-    node.entries[visited[i]] = update(level - 1, first + visited[i] * span, children[i]);
-  }
+  const auto references = update(level - 1, read_children(level - 1, first, old, visited));
+  for (std::size_t i = 0; i < visited.size(); ++i) node.entries[visited[i]] = references[i];
   return node;
 }
 
 bool TreeUpdate::must_visit(const std::optional<Reference>& old_child, const OldNode& old,
                             std::uint32_t level, std::uint64_t child_first) const {
   const std::uint64_t child_end = child_first + chunks_under(level - 1);
-  if (!parts_.ranges.overlapping(child_first, child_end).empty()) return true;
+  if (old.lost || !parts_.ranges.overlapping(child_first, child_end).empty()) return true;
   // A smaller volume's root below the place of a child needs nodes above it.
   return old_child && (parts_.reuse == NodeReuse::kWriteAll || old.level < level);
 }
@@ -104,65 +159,84 @@ std::optional<Reference> TreeUpdate::finish(std::uint32_t level,
     const std::vector<std::byte> bytes = encode_node(node, level);
     const Digest digest = sha256(bytes);
     if (old && old->digest == digest && parts_.reuse == NodeReuse::kKeepNodes) return old;
-    written = parts_.tree_packs.add(bytes, digest);
+    written = parts_.tree_packs.add_plain(bytes, digest);
     parts_.ledger.retain(written->pack);
   }
-  if (old) parts_.ledger.release(old->pack);
+  if (old) release(*old);
   return written;
 }
 
-std::vector<TreeUpdate::OldNode> TreeUpdate::read_children(std::uint32_t level, std::uint64_t first,
+std::vector<TreeUpdate::Visited> TreeUpdate::read_children(std::uint32_t level, std::uint64_t first,
                                                            const OldNode& old,
                                                            const Places& places) {
-  std::vector<OldNode> children(places.size());
+  std::vector<Visited> children;
+  for (const std::size_t place : places)
+    children.push_back({.first = first + place * chunks_under(level), .old = {}});
+  if (old.lost) {
+    for (Visited& child : children) child.old.lost = true;
+    return children;
+  }
   if (old.level <= level) {  // of which only the first can be there
-    if (!places.empty() && places[0] == 0) children[0] = old;
+    if (!places.empty() && places[0] == 0) children[0].old = old;
     return children;
   }
   Places present;
   std::ranges::copy_if(places, std::back_inserter(present),
                        [&](std::size_t place) { return old.node.entries[place].has_value(); });
-  const std::vector<TreeNode> nodes = read_nodes(level, first, old.node, present);
+  const auto nodes = read_nodes(level, first, old.node, present);
   for (std::size_t i = 0, next = 0; i < places.size(); ++i) {
     const auto& reference = old.node.entries[places[i]];
-    if (reference) children[i] = {.reference = reference, .node = nodes[next++], .level = level};
+    if (!reference) continue;
+    const std::optional<TreeNode>& node = nodes[next++];
+    if (node)
+      children[i].old = {.reference = reference, .node = *node, .level = level};
+    else
+      children[i].old.lost = true;
   }
   return children;
 }
 
-std::vector<TreeNode> TreeUpdate::read_nodes(std::uint32_t level, std::uint64_t first,
-                                             const TreeNode& parent, const Places& places) {
+std::vector<std::optional<TreeNode>> TreeUpdate::read_nodes(std::uint32_t level,
+                                                            std::uint64_t first,
+                                                            const TreeNode& parent,
+                                                            const Places& places) {
   const std::uint64_t span = chunks_under(level) * parts_.shape.chunk_size();
   const std::uint64_t begin = first * parts_.shape.chunk_size();
   std::vector<PackReader::Item> items;
-  items.reserve(places.size());
-  for (const std::size_t place : places) {
-    items.push_back({.reference = *parent.entries[place],
-                     .range = {begin + place * span, begin + (place + 1) * span}});
+  std::vector<std::size_t> index_of_item;
+  for (std::size_t i = 0; i < places.size(); ++i) {
+    const auto& reference = parent.entries[places[i]];
+    if (is_broken(reference)) continue;
+    const std::uint64_t at = begin + places[i] * span;
+    items.push_back({.reference = *reference, .range = {at, at + span}});
+    index_of_item.push_back(i);
   }
-  std::vector<TreeNode> nodes(places.size());
+  std::vector<std::optional<TreeNode>> nodes(places.size());
+  DamageSink lost;  // without one, damage is thrown
+  if (parts_.damage != nullptr) lost = [](const Damage&) {};
   if (items.empty()) return nodes;
-  parts_.parent_packs->read(items, kMaxNodeSize,
-                            [&](std::size_t index, std::span<const std::byte> bytes) {
-                              nodes[index] = decode_node(bytes, level);
-                            });
+  read_despite_damage(
+      *parts_.parent_packs, items, kMaxNodeSize,
+      [&](std::size_t item, std::span<const std::byte> bytes) {
+        nodes[index_of_item[item]] = decode_node(bytes, level);
+      },
+      lost);
   return nodes;
 }
 
 void TreeUpdate::drop(std::uint32_t level, std::uint64_t first, const TreeNode& parent,
                       const Places& places) {
+  if (parts_.damage != nullptr) return;  // nothing is in the ledger yet
   check_stop(parts_.stop, "backup");
-  const std::vector<TreeNode> nodes = read_nodes(level, first, parent, places);
+  const auto nodes = read_nodes(level, first, parent, places);
   for (std::size_t i = 0; i < places.size(); ++i) {
-    parts_.ledger.release(parent.entries[places[i]]->pack);
-    const Places under = present_places(nodes[i]);
+    release(*parent.entries[places[i]]);
+    const Places under = present_places(*nodes[i]);
     if (level > 0) {
-      drop(level - 1, first + places[i] * chunks_under(level), nodes[i], under);
+      drop(level - 1, first + places[i] * chunks_under(level), *nodes[i], under);
       continue;
     }
-    for (const std::size_t place : under) {
-      parts_.ledger.release(nodes[i].entries[place]->pack);
-    }
+    for (const std::size_t place : under) release(*nodes[i]->entries[place]);
   }
 }
 

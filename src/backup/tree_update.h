@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "backup/backup_record.h"
+#include "backup/chunk_writer.h"
+#include "backup/damage_notes.h"
 #include "backup/pack_ledger.h"
 #include "backup/pack_reader.h"
 #include "backup/pack_writer.h"
@@ -25,9 +27,8 @@ enum class NodeReuse { kKeepNodes, kWriteAll };
 // One use. Not thread-safe.
 class TreeUpdate {
  public:
-  // Sets the entries of the leaf beginning at chunk `first` that lie in `ranges`.
-  using UpdateLeaf =
-      std::function<void(std::uint64_t first, std::span<const ChunkRange> ranges, TreeNode& leaf)>;
+  // Sets the entries of the leaves that lie in their ranges. Leaves and ranges ascend.
+  using UpdateLeaves = std::function<void(std::span<LeafUpdate> leaves)>;
 
   // All references must outlive the update.
   struct Parts {
@@ -36,8 +37,12 @@ class TreeUpdate {
     PackReader* parent_packs;   // null without a parent
     PackWriter& tree_packs;     // takes the new nodes
     PackLedger& ledger;         // the parent's uses of packs, becomes the new backup's
-    UpdateLeaf update_leaf;
+    UpdateLeaves update_leaves;
     NodeReuse reuse = NodeReuse::kKeepNodes;
+    // Null: the parent is taken to be whole, and damage that shows is thrown. Else nodes that can't
+    // be read count as broken, too, and all nodes are written anew; the ledger must be empty, since
+    // nobody knows how many references a broken node held.
+    const DamagedPlaces* damage = nullptr;
     std::stop_token stop;
   };
 
@@ -45,7 +50,7 @@ class TreeUpdate {
 
   // The root of the new tree; nothing if all is zero. `root` and `height` are the parent's; the
   // height may be another one if the volume was resized. Throws kCorrupt if the parent's tree is
-  // damaged, kCancelled, and what PackWriter::add and UpdateLeaf throw.
+  // damaged, kCancelled, and what PackWriter::add and UpdateLeaves throw.
   std::optional<Reference> run(const std::optional<Reference>& root, std::uint32_t height);
 
  private:
@@ -57,11 +62,22 @@ class TreeUpdate {
     TreeNode node;
     // The node's own level. Less than that of its place if it stands above a smaller volume's root.
     std::uint32_t level = 0;
+    // What the node stands for can't be told: all of it is read from the volume.
+    bool lost = false;
   };
 
   OldNode old_root(const std::optional<Reference>& root, std::uint32_t height);
-  std::optional<Reference> update(std::uint32_t level, std::uint64_t first, const OldNode& old);
-  TreeNode update_leaf(std::uint64_t first, const TreeNode& old);
+  // The new references to nodes of one level, which ascend.
+  struct Visited {
+    std::uint64_t first;  // its first chunk
+    OldNode old;
+  };
+  std::vector<std::optional<Reference>> update(std::uint32_t level, std::span<const Visited> nodes);
+  std::vector<std::optional<Reference>> update_leaves(std::span<const Visited> nodes);
+  std::vector<ChunkRange> ranges_in_leaf(std::uint64_t first, const OldNode& old) const;
+  void count_changes(const TreeNode& old, const TreeNode& leaf);
+  bool is_broken(const std::optional<Reference>& reference) const;
+  void release(const Reference& reference);
   TreeNode update_children(std::uint32_t level, std::uint64_t first, const OldNode& old);
   bool must_visit(const std::optional<Reference>& old_child, const OldNode& old,
                   std::uint32_t level, std::uint64_t child_first) const;
@@ -69,11 +85,12 @@ class TreeUpdate {
                                   const TreeNode& node);
 
   using Places = std::vector<std::size_t>;
-  std::vector<OldNode> read_children(std::uint32_t level, std::uint64_t first, const OldNode& old,
+  std::vector<Visited> read_children(std::uint32_t level, std::uint64_t first, const OldNode& old,
                                      const Places& places);
   // The nodes of `level` that these entries of `parent`, whose first chunk is `first`, lead to.
-  std::vector<TreeNode> read_nodes(std::uint32_t level, std::uint64_t first, const TreeNode& parent,
-                                   const Places& places);
+  // Nothing for one that is broken.
+  std::vector<std::optional<TreeNode>> read_nodes(std::uint32_t level, std::uint64_t first,
+                                                  const TreeNode& parent, const Places& places);
   // Takes the nodes of `level` that these entries of `parent` lead to out of the ledger, and all
   // that is under them.
   void drop(std::uint32_t level, std::uint64_t first, const TreeNode& parent, const Places& places);

@@ -1,0 +1,169 @@
+#include "backup/verify_backup.h"
+
+#include <algorithm>
+#include <deque>
+
+#include <fmt/format.h>
+
+#include "backup/ordered_workers.h"
+#include "backup/pack_footers.h"
+#include "backup/pack_reader.h"
+#include "base/error.h"
+
+namespace convoy {
+
+Verifier::Verifier(const Store& store, const Uuid& lineage, VerifyDepth depth)
+    : store_(store), lineage_(lineage), depth_(depth) {
+  store.objects().list(prefix_of(lineage, LineagePart::kPacks), [&](const ObjectInfo& info) {
+    if (const auto pack = parse_pack_name(info.key.substr(info.key.rfind('/') + 1)))
+      sizes_[*pack] = info.size;
+  });
+}
+
+std::vector<Damage> Verifier::verify(const BackupRecord& record, const ProgressSink& progress,
+                                     const std::stop_token& stop) {
+  std::vector<Damage> damages;
+  std::mutex damages_mutex;
+  const DamageSink damaged = [&](Damage damage) {
+    const std::scoped_lock lock(damages_mutex, mutex_);
+    broken_.emplace(place_of(damage.reference), damage.reason);
+    damages.push_back(std::move(damage));
+  };
+  check_sizes(record, damages);
+
+  const std::uint64_t size = record.info.source.size;
+  const auto report = [&](std::uint64_t done) {
+    if (progress) progress({.bytes_done = done, .bytes_total = size});
+  };
+  using Piece = std::vector<PackReader::Item>;
+  PackFooters footers(store_.objects(), record);
+  PackReader nodes(store_.objects(), record, footers);
+  std::deque<PackReader> readers;
+  while (readers.size() < worker_count()) readers.emplace_back(store_.objects(), record, footers);
+  OrderedWorkers<Piece> workers(
+      worker_count(), worker_count() * 2,
+      [&](const Piece& piece, unsigned thread) {
+        const auto is_chunk = [&](std::size_t index, std::span<const std::byte> plain) {
+          check_chunk_length(piece[index], plain);
+          remember_sound(piece[index].reference);
+        };
+        if (depth_ == VerifyDepth::kFull)
+          read_despite_damage(readers[thread], piece, record.chunk_size, is_chunk, damaged);
+        else
+          find_places(readers[thread], piece, damaged);
+      },
+      [](const Piece&) {});
+  const auto nothing_broken = [this] {
+    const std::lock_guard lock(mutex_);
+    return broken_.empty();
+  };
+  // A node that is sound may stand above broken chunks: all nodes are looked into once there are
+  // any.
+  std::vector<Reference> walked;
+  BackupWalk({.record = record,
+              .nodes = nodes,
+              .damaged = damaged,
+              .work = "verification",
+              .stop = stop,
+              .known =
+                  [&](const Reference& node) {
+                    if (nothing_broken() && is_sound(node)) return true;
+                    walked.push_back(node);
+                    return false;
+                  }})
+      .run([&](std::span<const PackReader::Item> chunks) {
+        for (Piece& piece : pieces_of(unknown(chunks, damaged), record.chunk_size)) {
+          check_stop(stop, "verification");
+          report(piece.front().range.begin);
+          workers.add(std::move(piece));
+        }
+      });
+  workers.wait();
+  report(size);
+  if (!damages.empty() && !is_there(record)) {
+    // It was deleted meanwhile, and its packs with it.
+    const std::lock_guard lock(mutex_);
+    for (const Damage& damage : damages) broken_.erase(place_of(damage.reference));
+    return {};
+  }
+  if (nothing_broken())
+    std::ranges::for_each(walked, [&](const auto& node) { remember_sound(node); });
+  std::ranges::sort(damages, {}, [](const Damage& damage) { return damage.range.begin; });
+  return damages;
+}
+
+bool Verifier::is_there(const BackupRecord& record) const {
+  return store_.objects()
+      .head(json_key(lineage_, LineagePart::kBackups, record.info.uuid))
+      .has_value();
+}
+
+// A pack that is missing or too short shows at each of its chunks.
+void Verifier::check_sizes(const BackupRecord& record, std::vector<Damage>& damages) const {
+  for (const auto& [pack, use] : record.packs) {
+    const auto found = sizes_.find(pack);
+    if (found == sizes_.end() || found->second <= use.size) continue;
+    damages.push_back(
+        {.range = {0, record.info.source.size},
+         .reference = {.pack = pack, .slot = 0, .digest = {}},
+         .reason = fmt::format("backup {}, {}: the pack has {} bytes, and should have "
+                               "{}",
+                               record.info.uuid.to_string(), pack_key(lineage_, pack),
+                               found->second, use.size)});
+  }
+}
+
+void Verifier::find_places(PackReader& packs, std::span<const PackReader::Item> chunks,
+                           const DamageSink& damaged) {
+  for (const PackReader::Item& chunk : chunks) {
+    try {
+      packs.check_place(chunk);
+      remember_sound(chunk.reference);
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kCorrupt) throw;
+      damaged({.range = chunk.range, .reference = chunk.reference, .reason = error.message()});
+    }
+  }
+}
+
+std::vector<PackReader::Item> Verifier::unknown(std::span<const PackReader::Item> chunks,
+                                                const DamageSink& damaged) {
+  std::vector<PackReader::Item> unknown;
+  for (const PackReader::Item& chunk : chunks) {
+    if (is_sound(chunk.reference)) continue;
+    if (const auto reason = broken(chunk.reference)) {
+      damaged({.range = chunk.range, .reference = chunk.reference, .reason = *reason});
+    } else {
+      unknown.push_back(chunk);
+    }
+  }
+  return unknown;
+}
+
+std::optional<std::string> Verifier::broken(const Reference& reference) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = broken_.find(place_of(reference));
+  return found == broken_.end() ? std::nullopt : std::optional(found->second);
+}
+
+bool Verifier::is_sound(const Reference& reference) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = sound_.find(reference.pack);
+  return found != sound_.end() && reference.slot < found->second.size() &&
+         found->second[reference.slot];
+}
+
+void Verifier::remember_sound(const Reference& reference) {
+  const std::lock_guard lock(mutex_);
+  std::vector<bool>& slots = sound_[reference.pack];
+  if (slots.size() <= reference.slot) slots.resize(reference.slot + std::size_t{1});
+  slots[reference.slot] = true;
+}
+
+void Verifier::note_damage() const {
+  DamagedPlaces places;
+  for (const auto& [place, reason] : broken_) places.insert(place);
+  if (!places.empty()) put_damage_note(store_, lineage_, places);
+}
+
+}  // namespace convoy
