@@ -17,7 +17,7 @@ _convoy() {
     case ${COMP_WORDS[i]} in
     --socket | -s | --root | --log | --log-format | --socket-group | --drivers | --driver-opts | --mnt-ns | --cmd-timeout | --size | --fs | \
       --mkfs-options | --mount-options | --backup | \
-      --s3-endpoint | --id | --type | --iops | --mountpoint | --name | --dest | --volume-name)
+      --s3-endpoint | --id | --type | --iops | --mountpoint | --name | --dest | --volume-name | --compression)
       local option=${COMP_WORDS[i]}
       if [[ ${COMP_WORDS[i + 1]} == = ]]; then ((i++)); fi
       ((i++))
@@ -56,6 +56,7 @@ _convoy() {
     compopt -o nospace 2>/dev/null
     ;;
   --fs) words='ext4 xfs' ;;
+  --compression) words='none zstd' ;;
   --log-format) words='text json' ;;
   --socket-group) words=$(compgen -g) ;;
   --volume-name) words=$(_convoy_names volumes) ;;
@@ -69,13 +70,14 @@ _convoy() {
       words+=' --root --log --log-format --socket-group --drivers --driver-opts --mnt-ns --cmd-timeout --ignore-docker-delete'
       words+=' --create-on-docker-mount --ignore-config-file --force-new-pool'
       ;;
-    create) words+=' --driver --size --fs --mkfs-options --mount-options --backup --s3-endpoint --id --type --iops --vm' ;;
+    create) words+=' --driver --size --fs --mkfs-options --mount-options --backup --allow-damaged --s3-endpoint --id --type --iops --vm' ;;
     delete) words+=' --reference' ;;
     mount) words+=' --mountpoint' ;;
     umount) words+=' --force' ;;
     list) words+=' --driver' ;;
     'snapshot create') words+=' --name' ;;
-    'backup create') words+=' --dest --s3-endpoint' ;;
+    'backup create') words+=' --dest --compression --s3-endpoint' ;;
+    'backup verify') words+=' --quick --s3-endpoint' ;;
     'backup list') words+=' --volume-name --s3-endpoint' ;;
     backup*) words+=' --s3-endpoint' ;;
     '') if [[ $group == backup ]]; then words+=' --s3-endpoint'; fi ;;
@@ -84,7 +86,7 @@ _convoy() {
     case ${command:-$group} in
     '') words='daemon create delete mount umount trim list inspect info snapshot backup' ;;
     snapshot) words='create delete inspect' ;;
-    backup) words='create list inspect delete' ;;
+    backup) words='create list inspect verify delete' ;;
     delete | mount | umount | trim | inspect | 'snapshot create') words=$(_convoy_names volumes) ;;
     'snapshot delete' | 'snapshot inspect' | 'backup create') words=$(_convoy_names snapshots) ;;
     esac

@@ -14,7 +14,7 @@ end
 function __convoy_command
     set -l valued --socket -s --root --log --log-format --socket-group --drivers --driver-opts --mnt-ns \
         --cmd-timeout --size --fs --mkfs-options --mount-options --backup \
-        --s3-endpoint --id --type --iops --mountpoint --name --dest --volume-name
+        --s3-endpoint --id --type --iops --mountpoint --name --dest --volume-name --compression
     set -l words
     set -l skip no
     for word in (commandline -opc)[2..]
@@ -60,9 +60,9 @@ complete -c convoy -n __convoy_lacks_word -a list -d 'Show all volumes'
 complete -c convoy -n __convoy_lacks_word -a inspect -d 'Show a volume'
 complete -c convoy -n __convoy_lacks_word -a info -d 'Show settings and the pool'
 complete -c convoy -n __convoy_lacks_word -a snapshot -d 'Create, delete and show snapshots'
-complete -c convoy -n __convoy_lacks_word -a backup -d 'Create, list, show and delete backups'
+complete -c convoy -n __convoy_lacks_word -a backup -d 'Create, list, show, verify and delete backups'
 complete -c convoy -n '__convoy_lacks_word snapshot' -a 'create delete inspect'
-complete -c convoy -n '__convoy_lacks_word backup' -a 'create list inspect delete'
+complete -c convoy -n '__convoy_lacks_word backup' -a 'create list inspect verify delete'
 
 complete -c convoy -n '__convoy_is daemon' -l root -xa '(__fish_complete_directories)' -d 'Catalog and mount points'
 complete -c convoy -n '__convoy_is daemon' -l log -rF -d 'Append the log to this file'
@@ -84,6 +84,7 @@ complete -c convoy -n '__convoy_is create' -l fs -xa 'ext4 xfs' -d 'File system'
 complete -c convoy -n '__convoy_is create' -l mkfs-options -x -d 'More options for mkfs'
 complete -c convoy -n '__convoy_is create' -l mount-options -x -d 'What it is mounted with'
 complete -c convoy -n '__convoy_is create' -l backup -x -d 'Fill it from this backup'
+complete -c convoy -n '__convoy_is create' -l allow-damaged -d 'Though parts of the backup are lost'
 complete -c convoy -n '__convoy_is create' -l s3-endpoint -x -d 'Address of an S3 server'
 complete -c convoy -n '__convoy_is create' -l id -x -d Ignored
 complete -c convoy -n '__convoy_is create' -l type -x -d Ignored
@@ -96,6 +97,8 @@ complete -c convoy -n '__convoy_is list' -l driver -d 'Show only what the driver
 complete -c convoy -n '__convoy_is snapshot create' -l name -x -d 'Name of the snapshot'
 complete -c convoy -n '__convoy_is backup' -l s3-endpoint -x -d 'Address of an S3 server'
 complete -c convoy -n '__convoy_is backup create' -l dest -x -d 'Destination, such as vfs:///mnt/backups/'
+complete -c convoy -n '__convoy_is backup create' -l compression -xa 'none zstd' -d 'How chunks are compressed'
+complete -c convoy -n '__convoy_is backup verify' -l quick -d 'Read no chunks'
 complete -c convoy -n '__convoy_is backup list' -l volume-name -xa '(__convoy_names volumes)' -d 'Of volumes of this name'
 
 complete -c convoy -n '__convoy_is delete' -a '(__convoy_names volumes)' -d Volume

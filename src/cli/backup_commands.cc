@@ -1,4 +1,4 @@
-// backup create, list, inspect, delete
+// backup create, list, inspect, delete, verify
 #include <cstdio>
 
 #include <fmt/format.h>
@@ -14,6 +14,7 @@ void run_backup_create(Client& client, const BackupCreateOptions& options) {
                                       {},
                                       {{"Snapshot", options.snapshot},
                                        {"Destination", options.destination},
+                                       {"Compression", options.compression},
                                        {"S3Endpoint", options.s3_endpoint}}});
   const auto bytes = [&](const char* field) {
     return format_size(backup.value(field, std::uint64_t{0}));
@@ -43,6 +44,16 @@ void run_backup_inspect(Client& client, const std::string& url) {
 void run_backup_delete(Client& client, const std::string& url) {
   client.run_job({"DELETE", "/v1/backup", {{"url", url}}});
   fmt::print("\n");
+}
+
+bool run_backup_verify(Client& client, const std::string& url, VerifyDepth depth) {
+  const Json result = client.run_job(
+      {"POST", "/v1/backup/verify", {}, {{"URL", url}, {"Quick", depth == VerifyDepth::kQuick}}});
+  const Json& damaged = result.at("Damaged");
+  for (const Json& part : damaged)
+    fmt::print(stderr, "convoy: damaged: {}\n", part.value("Reason", ""));
+  print_json(result);
+  return damaged.empty();
 }
 
 }  // namespace convoy

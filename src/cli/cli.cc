@@ -35,6 +35,9 @@ void add_create(CLI::App& app, const GlobalOptions& global) {
   create->add_option("--driver", options->driver, "devicemapper, the only driver");
   create->add_option("--size", options->size, "Size in bytes, or with K, M, G or T, such as 20G");
   create->add_option("--backup", options->backup, "Fill it from the backup at this URL");
+  create->add_flag(
+      "--allow-damaged", options->allow_damaged,
+      "With --backup: make the volume though parts of the backup are lost; tells which");
   create->add_option("--s3-endpoint", options->s3_endpoint,
                      "Address of an S3 server other than AWS");
   create->add_option("--fs", options->filesystem, "ext4 or xfs, if not the pool's default");
@@ -161,10 +164,11 @@ void add_snapshot_commands(CLI::App& app, const GlobalOptions& global) {
 struct BackupArguments {
   std::string url;
   std::string volume_name;
+  bool quick = false;
 };
 
 void add_backup_commands(CLI::App& app, const GlobalOptions& global) {
-  CLI::App* const backup = command(app, "backup", "Create, list, show and delete backups");
+  CLI::App* const backup = command(app, "backup", "Create, list, show, verify and delete backups");
   require_command(*backup);
   const auto created = std::make_shared<BackupCreateOptions>();
   backup->add_option("--s3-endpoint", created->s3_endpoint,
@@ -175,6 +179,8 @@ void add_backup_commands(CLI::App& app, const GlobalOptions& global) {
   create->add_option("SNAPSHOT", created->snapshot, "Name or UUID")->required();
   create->add_option("--dest", created->destination, "Destination, such as vfs:///mnt/backups/")
       ->required();
+  create->add_option("--compression", created->compression,
+                     "none, zstd (the default, of level 1), or zstd:1 to zstd:19");
   create->callback([created, &global] {
     created->verbose = global.verbose;
     Client client(global.socket);
@@ -205,6 +211,19 @@ void add_backup_commands(CLI::App& app, const GlobalOptions& global) {
   remove->callback([removed, &global] {
     Client client(global.socket);
     run_backup_delete(client, removed->url);
+  });
+
+  CLI::App* const verify =
+      command(*backup, "verify", "Look whether backups can be restored; status 1 if not");
+  const auto verified = std::make_shared<BackupArguments>();
+  verify->add_option("URL", verified->url, "A backup's URL, in quotes, or a destination: all in it")
+      ->required();
+  verify->add_flag("--quick", verified->quick,
+                   "Read no chunks: only look whether they are where they should be");
+  verify->callback([verified, &global] {
+    Client client(global.socket);
+    const VerifyDepth depth = verified->quick ? VerifyDepth::kQuick : VerifyDepth::kFull;
+    if (!run_backup_verify(client, verified->url, depth)) throw CLI::RuntimeError(1);
   });
 }
 

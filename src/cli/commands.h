@@ -20,6 +20,7 @@ struct CreateOptions {
   // For other drivers of Convoy.
   std::string id, type, iops;
   bool vm = false;
+  bool allow_damaged = false;
   bool verbose = false;
 };
 void run_create(Client& client, const CreateOptions& options);
@@ -44,6 +45,7 @@ struct BackupCreateOptions {
   std::string snapshot;
   std::string destination;
   std::string s3_endpoint;
+  std::string compression;
   bool verbose = false;
 };
 void run_backup_create(Client& client, const BackupCreateOptions& options);
@@ -51,6 +53,9 @@ void run_backup_list(Client& client, const std::string& destination,
                      const std::string& volume_name);
 void run_backup_inspect(Client& client, const std::string& url);
 void run_backup_delete(Client& client, const std::string& url);
+// Prints what is broken. Returns false if anything is.
+enum class VerifyDepth { kQuick, kFull };
+bool run_backup_verify(Client& client, const std::string& url, VerifyDepth depth);
 
 // Prints JSON as all commands do: indented by tabs.
 void print_json(const Json& json);

@@ -28,10 +28,13 @@ void run_create(Client& client, const CreateOptions& options) {
                                        {"Driver", options.driver},
                                        {"Size", options.size},
                                        {"Backup", options.backup},
+                                       {"AllowDamaged", options.allow_damaged},
                                        {"Filesystem", options.filesystem},
                                        {"MkfsOptions", options.mkfs_options},
                                        {"MountOptions", options.mount_options},
                                        {"S3Endpoint", options.s3_endpoint}}});
+  for (const Json& lost : volume.value("Lost", Json::array()))
+    fmt::print(stderr, "convoy: lost: {}\n", lost.get<std::string>());
   if (options.verbose) return print_json(volume);
   fmt::print("{}\n", volume.value("Name", ""));
 }

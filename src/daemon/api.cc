@@ -108,7 +108,7 @@ Api::Api(GeneralSettings settings, Volumes& volumes, Backups& backups, Creations
       jobs_(jobs) {}
 
 HttpResponse Api::handle(const HttpRequest& request) const {
-  static constexpr std::array<Route, 17> kRoutes = {{
+  static constexpr std::array<Route, 18> kRoutes = {{
       {"GET", "/v1/info", &Api::info},
       {"GET", "/v1/volumes", &Api::list_volumes},
       {"GET", "/v1/volume", &Api::inspect_volume},
@@ -124,6 +124,7 @@ HttpResponse Api::handle(const HttpRequest& request) const {
       {"GET", "/v1/backups", &Api::list_backups},
       {"GET", "/v1/backup", &Api::inspect_backup},
       {"DELETE", "/v1/backup", &Api::delete_backup},
+      {"POST", "/v1/backup/verify", &Api::verify_backup},
       {"GET", "/v1/jobs", &Api::list_jobs},
       {"DELETE", "/v1/job", &Api::cancel_job},
   }};
@@ -196,6 +197,7 @@ HttpResponse Api::create_volume(const HttpRequest& request) const {
   volume.mkfs_options = given(fields, "MkfsOptions");
   volume.mount_options = given(fields, "MountOptions");
   creation.backup = fields.text("Backup");
+  if (fields.flag("AllowDamaged")) creation.on_damage = Backups::OnDamage::kAllow;
   return stream_job(creations_.start(std::move(creation)));
 }
 
@@ -257,8 +259,10 @@ HttpResponse Api::create_backup(const HttpRequest& request) const {
   const RequestFields fields(request.body);
   const std::string snapshot = volumes_.inspect_snapshot(fields.text("Snapshot")).name;
   const std::string destination = fields.text("Destination");
-  return stream_job(jobs_.start("backup", snapshot, [this, snapshot, destination](Job& job) {
-    const Backups::Created created = backups_.create(snapshot, destination, job);
+  const auto compression = given(fields, "Compression");
+  const Compression chosen = compression ? Compression::parse(*compression) : Compression();
+  return stream_job(jobs_.start("backup", snapshot, [=, this](Job& job) {
+    const Backups::Created created = backups_.create(snapshot, destination, chosen, job);
     return to_text({{"URL", created.url},
                     {"Incremental", created.incremental},
                     {"BytesRead", created.statistics.bytes_read},
@@ -287,6 +291,27 @@ HttpResponse Api::delete_backup(const HttpRequest& request) const {
   return stream_job(jobs_.start("delete", url, [this, url](Job& job) {
     backups_.remove(url, job);
     return std::string("{}");
+  }));
+}
+
+HttpResponse Api::verify_backup(const HttpRequest& request) const {
+  const RequestFields fields(request.body);
+  const std::string url = fields.text("URL");
+  const VerifyDepth depth = fields.flag("Quick") ? VerifyDepth::kQuick : VerifyDepth::kFull;
+  return stream_job(jobs_.start("verify", url, [this, url, depth](Job& job) {
+    const Backups::Verified verified = backups_.verify(url, depth, job);
+    ordered_json damaged = ordered_json::array();
+    for (const auto& [backup, part, reason] : verified.damaged) {
+      ordered_json entry = {{"BackupURL", backup}};
+      if (part) {
+        entry["Offset"] = part->range.begin;
+        entry["Size"] = part->range.length();
+        entry["Pack"] = to_string(part->reference.pack);
+      }
+      entry["Reason"] = reason;
+      damaged.push_back(std::move(entry));
+    }
+    return to_text({{"Backups", verified.backups}, {"Damaged", damaged}});
   }));
 }
 

@@ -43,6 +43,7 @@ class Api {
   HttpResponse list_backups(const HttpRequest& request) const;
   HttpResponse inspect_backup(const HttpRequest& request) const;
   HttpResponse delete_backup(const HttpRequest& request) const;
+  HttpResponse verify_backup(const HttpRequest& request) const;
   HttpResponse list_jobs(const HttpRequest& request) const;
   HttpResponse cancel_job(const HttpRequest& request) const;
 

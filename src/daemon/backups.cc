@@ -57,6 +57,19 @@ std::vector<SourceRange> whole_device(const std::vector<ChangedRange>& mapped, s
   return ranges;
 }
 
+// Whether a backup's JSON is there and can be understood.
+bool is_readable(const Store& store, const Uuid& lineage, const Uuid& backup) {
+  try {
+    read_backup(store, lineage, backup);
+    return true;
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kNotFound) return false;
+    if (error.kind() != ErrorKind::kCorrupt && error.kind() != ErrorKind::kUnsupported) throw;
+    spdlog::warn("nothing is built on a damaged backup: {}", error.message());
+    return false;
+  }
+}
+
 std::vector<SourceRange> changed_parts(const std::vector<ChangedRange>& changes) {
   std::vector<SourceRange> ranges;
   ranges.reserve(changes.size());
@@ -73,9 +86,11 @@ std::optional<Backups::Base> Backups::incremental_base(const Store& store,
                                                        const SnapshotRow& snapshot,
                                                        const VolumeRow& volume) {
   while (const auto known = catalog_.newest_backup(store.uuid(), volume.uuid)) {
-    const auto changes = volumes_.changed_ranges(known->snapshot, snapshot.uuid);
+    const auto changes = is_readable(store, volume.lineage, known->backup)
+                             ? volumes_.changed_ranges(known->snapshot, snapshot.uuid)
+                             : std::nullopt;
     if (changes) return Base{known->backup, changed_parts(*changes), true};
-    // The snapshot's thin device was replaced by others: it is of no use any more.
+    // It is gone, or the snapshot's thin device was replaced by others: it is of no use any more.
     catalog_.forget_backup(known->backup);
   }
   return std::nullopt;
@@ -86,14 +101,17 @@ Backups::Base Backups::choose_base(const Store& store, const SnapshotRow& snapsh
   if (auto base = incremental_base(store, snapshot, volume)) return std::move(*base);
   // What is read is compared with the newest backup all the same: what it holds is not stored
   // again.
-  const std::vector<Uuid> backups = backups_of(store, volume.lineage);
+  std::vector<Uuid> backups = backups_of(store, volume.lineage);
+  while (!backups.empty() && !is_readable(store, volume.lineage, backups.back()))
+    backups.pop_back();
   return {backups.empty() ? std::nullopt : std::optional(backups.back()),
           whole_device(volumes_.changed_ranges(std::nullopt, snapshot.uuid).value(), snapshot.size),
           false};
 }
 
 Backups::Created Backups::create(const std::string& snapshot_reference,
-                                 const std::string& destination_url, Job& job) {
+                                 const std::string& destination_url, const Compression& compression,
+                                 Job& job) {
   const Destination destination = Destination::parse(destination_url);
   const auto objects = open_object_store(destination);
   const std::string url = destination.to_string();
@@ -106,30 +124,39 @@ Backups::Created Backups::create(const std::string& snapshot_reference,
   const BlockDevice device = BlockDevice::open(reader.device(), Access::kReadOnly);
   // The backup that this one is to be built on may be deleted, by any host, until it is leased.
   // More than a few times in a row is something else.
+  BackupPlan plan;
+  plan.device_fd = device.fd();
+  plan.compression = compression;
   for (int tries_left = 4;; --tries_left) {
     const Base base = choose_base(store, reader.snapshot(), volume);
     try {
-      Created created = create_on(base, store, reader.snapshot(), device.fd(), volume, job);
+      Created created = create_on(plan, base, store, reader.snapshot(), volume, job);
       created.url = BackupUrl{destination, created.backup, volume.lineage}.to_string();
       return created;
     } catch (const Error& error) {
-      if (error.kind() != ErrorKind::kNotFound || !base.parent || tries_left == 0) throw;
-      spdlog::info("the backup is planned anew: {}", error.message());
-      catalog_.forget_backup(*base.parent);
+      if (!base.parent || tries_left == 0) throw;
+      if (error.kind() == ErrorKind::kNotFound) {
+        spdlog::info("the backup is planned anew: {}", error.message());
+        catalog_.forget_backup(*base.parent);
+      } else if (error.kind() == ErrorKind::kCorrupt && !plan.repair) {
+        spdlog::warn("the backup to build on is damaged, what is lost is read again: {}",
+                     error.message());
+        plan.repair = true;
+      } else {
+        throw;
+      }
     }
   }
 }
 
-Backups::Created Backups::create_on(const Base& base, const Store& store,
-                                    const SnapshotRow& snapshot, int device_fd,
-                                    const VolumeRow& volume, Job& job) {
-  BackupPlan plan;
+Backups::Created Backups::create_on(BackupPlan plan, const Base& base, const Store& store,
+                                    const SnapshotRow& snapshot, const VolumeRow& volume,
+                                    Job& job) {
   plan.source = {.lineage = volume.lineage,
                  .driver = kDriverName,
                  .volume = {volume.uuid, volume.name, volume.created, volume.filesystem},
                  .snapshot = {snapshot.uuid, snapshot.name, snapshot.created},
                  .size = snapshot.size};
-  plan.device_fd = device_fd;
   plan.parent = base.parent;
   plan.ranges = base.ranges;
   const BackupRecord record = create_backup(store, plan, report_to(job), job.stop_token());
@@ -137,7 +164,8 @@ Backups::Created Backups::create_on(const Base& base, const Store& store,
   return {"", record.info.uuid, base.incremental, record.info.statistics};
 }
 
-VolumeView Backups::restore(const NewVolume& request, const std::string& backup_url, Job& job) {
+Backups::Restored Backups::restore(const NewVolume& request, const std::string& backup_url,
+                                   OnDamage on_damage, Job& job) {
   const BackupUrl url = BackupUrl::parse(backup_url);
   const OpenStore open = open_store(url.destination);
   const BackupRecord record = read_backup(open.store, url.lineage, url.backup);
@@ -155,8 +183,49 @@ VolumeView Backups::restore(const NewVolume& request, const std::string& backup_
   Volumes::Construction volume = volumes_.begin_restore(
       request, {url.backup, source.lineage, source.size, source.volume.filesystem});
   const BlockDevice device = BlockDevice::open(volume.device(), Access::kReadWrite);
-  restore_backup(open.store, record, device.fd(), report_to(job), job.stop_token());
-  return volume.commit();
+  Restored restored;
+  DamageSink damaged;
+  if (on_damage == OnDamage::kAllow)
+    damaged = [&](Damage damage) { restored.lost.push_back(std::move(damage)); };
+  restore_backup(open.store, record, device.fd(), report_to(job), job.stop_token(), damaged);
+  restored.volume = volume.commit();
+  return restored;
+}
+
+Backups::Verified Backups::verify(const std::string& url_or_destination, VerifyDepth depth,
+                                  Job& job) {
+  const bool is_backup = url_or_destination.find('?') != std::string::npos;
+  const std::optional<BackupUrl> one =
+      is_backup ? std::optional(BackupUrl::parse(url_or_destination)) : std::nullopt;
+  const Destination destination = one ? one->destination : Destination::parse(url_or_destination);
+  const OpenStore open = open_store(destination);
+
+  Verified verified;
+  const auto url_of = [&](const Uuid& lineage, const Uuid& backup) {
+    return BackupUrl{destination, backup, lineage}.to_string();
+  };
+  const auto verify_one = [&](Verifier& verifier, const Uuid& lineage, const Uuid& backup) {
+    try {
+      const BackupRecord record = read_backup(open.store, lineage, backup);
+      ++verified.backups;
+      for (Damage& damage : verifier.verify(record, report_to(job), job.stop_token())) {
+        std::string reason = damage.reason;
+        verified.damaged.push_back({url_of(lineage, backup), std::move(damage), std::move(reason)});
+      }
+    } catch (const Error& error) {
+      if (error.kind() == ErrorKind::kNotFound && !one) return;  // deleted since it was listed
+      if (error.kind() != ErrorKind::kCorrupt) throw;
+      verified.damaged.push_back({url_of(lineage, backup), std::nullopt, error.message()});
+    }
+  };
+  for (const Uuid& lineage : one ? std::vector{one->lineage} : lineages_of(open.store)) {
+    Verifier verifier(open.store, lineage, depth);
+    for (const Uuid& backup : one ? std::vector{one->backup} : backups_of(open.store, lineage)) {
+      verify_one(verifier, lineage, backup);
+    }
+    verifier.note_damage();
+  }
+  return verified;
 }
 
 Backups::List Backups::list(const std::string& destination_url, const std::string& volume_name) {

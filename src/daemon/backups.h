@@ -12,6 +12,7 @@
 #include "backup/create_backup.h"
 #include "backup/source_ranges.h"
 #include "backup/store.h"
+#include "backup/verify_backup.h"
 #include "base/error.h"
 #include "catalog/catalog.h"
 #include "daemon/jobs.h"
@@ -32,11 +33,31 @@ class Backups {
   };
   // Backs a snapshot up: what changed since the newest backup of its volume there whose snapshot is
   // still here, or, if there is none, all that is mapped.
-  Created create(const std::string& snapshot, const std::string& destination, Job& job);
+  Created create(const std::string& snapshot, const std::string& destination,
+                 const Compression& compression, Job& job);
 
   // Makes a volume of the backup's size with its content. Throws kInvalidArgument if another size
-  // is asked for. After any failure there is no volume.
-  VolumeView restore(const NewVolume& request, const std::string& url, Job& job);
+  // is asked for. After any failure there is no volume. Damage is one, unless it is allowed: then
+  // what is lost is zero, and told in `lost`.
+  enum class OnDamage { kFail, kAllow };
+  struct Restored {
+    VolumeView volume;
+    std::vector<Damage> lost;
+  };
+  Restored restore(const NewVolume& request, const std::string& url, OnDamage on_damage, Job& job);
+
+  struct DamagedPart {
+    std::string url;
+    std::optional<Damage> part;  // nothing: the backup's own JSON can't be read
+    std::string reason;
+  };
+  struct Verified {
+    std::size_t backups = 0;
+    std::vector<DamagedPart> damaged;
+  };
+  // Verifies one backup, or all that are in a destination. What is broken is noted in the store, so
+  // that no later backup builds on it.
+  Verified verify(const std::string& url_or_destination, VerifyDepth depth, Job& job);
 
   struct Listed {
     std::string url;
@@ -60,8 +81,8 @@ class Backups {
     std::vector<SourceRange> ranges;
     bool incremental = false;
   };
-  Created create_on(const Base& base, const Store& store, const SnapshotRow& snapshot,
-                    int device_fd, const VolumeRow& volume, Job& job);
+  Created create_on(BackupPlan plan, const Base& base, const Store& store,
+                    const SnapshotRow& snapshot, const VolumeRow& volume, Job& job);
   Base choose_base(const Store& store, const SnapshotRow& snapshot, const VolumeRow& volume);
   std::optional<Base> incremental_base(const Store& store, const SnapshotRow& snapshot,
                                        const VolumeRow& volume);

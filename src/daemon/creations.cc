@@ -100,10 +100,13 @@ std::shared_ptr<Job> Creations::start(Request request) {
 std::shared_ptr<Job> Creations::start_locked(const Request& request) {
   const std::string& name = request.volume.name;
   const auto work = [this, request](Job& job) {
-    const VolumeView view = request.backup.empty()
-                                ? volumes_.create(request.volume, job.stop_token())
-                                : backups_.restore(request.volume, request.backup, job);
-    return to_text(volume_view(view));
+    if (request.backup.empty())
+      return to_text(volume_view(volumes_.create(request.volume, job.stop_token())));
+    const Backups::Restored restored =
+        backups_.restore(request.volume, request.backup, request.on_damage, job);
+    nlohmann::ordered_json result = volume_view(restored.volume);
+    for (const Damage& damage : restored.lost) result["Lost"].push_back(damage.reason);
+    return to_text(result);
   };
   const std::shared_ptr<Job> job =
       jobs_.start(request.backup.empty() ? "create" : "restore", name, work);

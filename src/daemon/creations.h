@@ -25,6 +25,7 @@ class Creations {
   struct Request {
     NewVolume volume;
     std::string backup;  // URL; empty: an empty volume
+    Backups::OnDamage on_damage = Backups::OnDamage::kFail;
   };
 
   // Makes the volume, unless it is there, and waits until it is. A volume that is there, or being

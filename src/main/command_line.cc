@@ -31,6 +31,8 @@ int run_command_line(int argc, char** argv, const RunDaemon& run_daemon) {
   try {
     app.parse(argc, argv);
     return 0;
+  } catch (const CLI::RuntimeError& error) {  // a command has told all there is to tell
+    return error.get_exit_code();
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
     return fail(Error(ErrorKind::kInvalidArgument, "{}; see 'convoy --help'", error.what()));

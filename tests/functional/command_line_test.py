@@ -21,7 +21,7 @@ class Help(unittest.TestCase):
         commands = [
             [], ["daemon"], ["create"], ["delete"], ["mount"], ["umount"], ["trim"], ["list"], ["inspect"], ["info"],
             ["snapshot"], ["snapshot", "create"], ["snapshot", "delete"], ["snapshot", "inspect"],
-            ["backup"], ["backup", "create"], ["backup", "list"], ["backup", "inspect"], ["backup", "delete"],
+            ["backup"], ["backup", "create"], ["backup", "list"], ["backup", "inspect"], ["backup", "verify"], ["backup", "delete"],
         ]  # fmt: skip
         for command in commands:
             for flag in ("--help", "-h"):
@@ -31,7 +31,7 @@ class Help(unittest.TestCase):
 
     def test_the_reference_names_every_option(self) -> None:
         reference = (Path(__file__).parents[2] / "docs/cli.md").read_text()
-        for command in (["daemon"], ["create"], ["delete"], ["mount"], ["umount"], ["list"], ["snapshot", "create"], ["backup", "create"], ["backup", "list"]):
+        for command in (["daemon"], ["create"], ["delete"], ["mount"], ["umount"], ["list"], ["snapshot", "create"], ["backup", "create"], ["backup", "list"], ["backup", "verify"]):
             for line in convoy(*command, "--help").stdout.splitlines():
                 words = line.split()
                 if words and words[0].startswith("-"):
