@@ -17,7 +17,7 @@ _convoy() {
     case ${COMP_WORDS[i]} in
     --socket | -s | --root | --log | --log-format | --socket-group | --drivers | --driver-opts | --mnt-ns | --cmd-timeout | --size | --fs | \
       --mkfs-options | --mount-options | --backup | \
-      --s3-endpoint | --id | --type | --iops | --mountpoint | --name | --dest | --volume-name | --compression)
+      --s3-endpoint | --id | --type | --iops | --mountpoint | --name | --dest | --volume-name | --compression | --output | -o)
       local option=${COMP_WORDS[i]}
       if [[ ${COMP_WORDS[i + 1]} == = ]]; then ((i++)); fi
       ((i++))
@@ -26,7 +26,7 @@ _convoy() {
     --driver) if [[ $command == create ]]; then ((i++)); fi ;;
     -* | =) ;;
     *)
-      if [[ -z $command && -z $group && ${COMP_WORDS[i]} == @(snapshot|backup) ]]; then
+      if [[ -z $command && -z $group && ${COMP_WORDS[i]} == @(snapshot|backup|jobs) ]]; then
         group=${COMP_WORDS[i]}
       elif [[ -z $command ]]; then
         command=${group:+$group }${COMP_WORDS[i]}
@@ -57,6 +57,7 @@ _convoy() {
     ;;
   --fs) words='ext4 xfs' ;;
   --compression) words='none zstd' ;;
+  --output | -o) words='json table' ;;
   --log-format) words='text json' ;;
   --socket-group) words=$(compgen -g) ;;
   --volume-name) words=$(_convoy_names volumes) ;;
@@ -78,14 +79,19 @@ _convoy() {
     'snapshot create') words+=' --name' ;;
     'backup create') words+=' --dest --compression --s3-endpoint' ;;
     'backup verify') words+=' --quick --s3-endpoint' ;;
-    'backup list') words+=' --volume-name --s3-endpoint' ;;
+    'backup list') words+=' --volume-name --output --s3-endpoint' ;;
+    jobs*) words+=' --output' ;;
     backup*) words+=' --s3-endpoint' ;;
-    '') if [[ $group == backup ]]; then words+=' --s3-endpoint'; fi ;;
+    '')
+      if [[ $group == backup ]]; then words+=' --s3-endpoint'; fi
+      if [[ $group == jobs ]]; then words+=' --output'; fi
+      ;;
     esac
   elif [[ -z $words ]]; then
     case ${command:-$group} in
-    '') words='daemon create delete mount umount trim list inspect info snapshot backup' ;;
+    '') words='daemon create delete mount umount trim list inspect info snapshot backup jobs' ;;
     snapshot) words='create delete inspect' ;;
+    jobs) words=cancel ;;
     backup) words='create list inspect verify delete' ;;
     delete | mount | umount | trim | inspect | 'snapshot create') words=$(_convoy_names volumes) ;;
     'snapshot delete' | 'snapshot inspect' | 'backup create') words=$(_convoy_names snapshots) ;;

@@ -14,7 +14,7 @@ end
 function __convoy_command
     set -l valued --socket -s --root --log --log-format --socket-group --drivers --driver-opts --mnt-ns \
         --cmd-timeout --size --fs --mkfs-options --mount-options --backup \
-        --s3-endpoint --id --type --iops --mountpoint --name --dest --volume-name --compression
+        --s3-endpoint --id --type --iops --mountpoint --name --dest --volume-name --compression --output -o
     set -l words
     set -l skip no
     for word in (commandline -opc)[2..]
@@ -61,6 +61,8 @@ complete -c convoy -n __convoy_lacks_word -a inspect -d 'Show a volume'
 complete -c convoy -n __convoy_lacks_word -a info -d 'Show settings and the pool'
 complete -c convoy -n __convoy_lacks_word -a snapshot -d 'Create, delete and show snapshots'
 complete -c convoy -n __convoy_lacks_word -a backup -d 'Create, list, show, verify and delete backups'
+complete -c convoy -n __convoy_lacks_word -a jobs -d 'Show or cancel what the daemon works on'
+complete -c convoy -n '__convoy_lacks_word jobs' -a cancel
 complete -c convoy -n '__convoy_lacks_word snapshot' -a 'create delete inspect'
 complete -c convoy -n '__convoy_lacks_word backup' -a 'create list inspect verify delete'
 
@@ -98,6 +100,8 @@ complete -c convoy -n '__convoy_is snapshot create' -l name -x -d 'Name of the s
 complete -c convoy -n '__convoy_is backup' -l s3-endpoint -x -d 'Address of an S3 server'
 complete -c convoy -n '__convoy_is backup create' -l dest -x -d 'Destination, such as vfs:///mnt/backups/'
 complete -c convoy -n '__convoy_is backup create' -l compression -xa 'none zstd' -d 'How chunks are compressed'
+complete -c convoy -n '__convoy_is backup list' -s o -l output -xa 'json table' -d 'Form of the list'
+complete -c convoy -n '__convoy_is jobs' -s o -l output -xa 'json table' -d 'Form of the list'
 complete -c convoy -n '__convoy_is backup verify' -l quick -d 'Read no chunks'
 complete -c convoy -n '__convoy_is backup list' -l volume-name -xa '(__convoy_names volumes)' -d 'Of volumes of this name'
 

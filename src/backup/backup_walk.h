@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <mutex>
 #include <span>
 #include <stop_token>
 #include <string>
@@ -22,8 +23,21 @@ struct Damage {
   std::string reason;   // for people, naming backup, range and pack
 };
 
-// Takes note of damage. If it is empty, damage is thrown as kCorrupt.
+// Takes note of damage, from several threads at once. If it is empty, damage is thrown as kCorrupt.
 using DamageSink = std::function<void(Damage damage)>;
+
+// Damage in bounded memory: neighbouring chunks of one pack are one entry, with the reason of the
+// first. Thread-safe.
+class DamageList {
+ public:
+  void add(Damage damage);
+  // All that was added, by place in the volume. Nothing is left.
+  std::vector<Damage> take();
+
+ private:
+  std::mutex mutex_;
+  std::vector<Damage> damages_;
+};
 
 // As PackReader::read, but what is damaged goes to `damaged`, and all the rest is read.
 void read_despite_damage(PackReader& packs, std::span<const PackReader::Item> items,

@@ -119,7 +119,7 @@ class BackupRun {
   const Timestamp created_ = now();
   Lease lease_;
   std::optional<BackupRecord> parent_;
-  DamagedPlaces damage_;  // that notes tell of, in the parent's packs
+  SlotSet damage_;  // that notes tell of, in the parent's packs
   PackWriter data_packs_;
   PackWriter tree_packs_;
   bool may_be_committed_ = false;
@@ -145,8 +145,7 @@ void BackupRun::read_parent() {
   parent_ = with_context("can't build on the parent backup",
                          [&] { return read_backup(store_, lineage_, *plan_.parent); });
   damage_ = list_damage(store_, lineage_);
-  std::erase_if(damage_,
-                [&](const PackPlace& place) { return !parent_->packs.contains(place.first); });
+  damage_.erase_packs([&](const PackName& pack) { return !parent_->packs.contains(pack); });
 }
 
 // Without its lease a writer may find the parent's packs removed. That is no damage to the store.

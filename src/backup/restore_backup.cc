@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <deque>
-#include <mutex>
 #include <utility>
 #include <vector>
 
@@ -32,14 +31,14 @@ std::uint64_t bytes_present(const BackupRecord& record) {
 class Restore {
  public:
   Restore(const Store& store, const BackupRecord& record, int device_fd,
-          const ProgressSink& progress, std::stop_token stop, DamageSink damaged)
+          const ProgressSink& progress, std::stop_token stop, const DamageSink& damaged)
       : record_(record),
         footers_(store.objects(), record),
         nodes_(store.objects(), record, footers_),
         device_fd_(device_fd),
         sink_(progress),
         stop_(std::move(stop)),
-        damaged_(one_at_a_time(std::move(damaged))),
+        damaged_(damaged),
         tools_(make_tools(worker_count(), store.objects())),
         workers_(
             worker_count(), worker_count() * 2,
@@ -63,7 +62,6 @@ class Restore {
   };
 
   std::deque<Tools> make_tools(unsigned threads, ObjectStore& objects);
-  DamageSink one_at_a_time(DamageSink damaged);
   void restore_piece(const Piece& piece, Tools& tools) const;
   void report(std::uint64_t bytes_done) const {
     if (sink_) sink_({.bytes_done = bytes_done, .bytes_total = bytes_present(record_)});
@@ -75,8 +73,7 @@ class Restore {
   const int device_fd_;
   const ProgressSink& sink_;
   const std::stop_token stop_;
-  std::mutex damage_mutex_;
-  const DamageSink damaged_;
+  const DamageSink& damaged_;
   std::atomic<std::uint64_t> bytes_done_ = 0;
   std::deque<Tools> tools_;  // by thread
 
@@ -87,14 +84,6 @@ std::deque<Restore::Tools> Restore::make_tools(unsigned threads, ObjectStore& ob
   std::deque<Tools> tools;
   while (tools.size() < threads) tools.emplace_back(objects, record_, footers_);
   return tools;
-}
-
-DamageSink Restore::one_at_a_time(DamageSink damaged) {
-  if (!damaged) return {};
-  return [this, damaged = std::move(damaged)](Damage damage) {
-    const std::lock_guard lock(damage_mutex_);
-    damaged(std::move(damage));
-  };
 }
 
 void Restore::run() {

@@ -14,9 +14,9 @@ namespace convoy {
 // that are not zero are written, so the device must read as zeros before. It may be O_DIRECT. Every
 // chunk is verified before it is written.
 //
-// With `damaged`, what is lost stays as it is on the device, and is told there, in no particular
-// order. Without, throws kCorrupt, naming backup, range and pack, at the first thing that is
-// damaged or missing. kInvalidArgument if the device is too short; kCancelled within one leaf's
+// With `damaged`, what is lost stays as it is on the device, and is told there, by several
+// threads at once. Without, throws kCorrupt, naming backup, range and pack, at the first thing that
+// is damaged or missing. kInvalidArgument if the device is too short; kCancelled within one leaf's
 // work after a request; kIo and kNoSpace. After an error the device holds a part of the volume, and
 // nobody should take it for the whole.
 void restore_backup(const Store& store, const BackupRecord& record, int device_fd,

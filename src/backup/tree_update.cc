@@ -113,7 +113,7 @@ void TreeUpdate::count_changes(const TreeNode& old, const TreeNode& leaf) {
 }
 
 bool TreeUpdate::is_broken(const std::optional<Reference>& reference) const {
-  return reference && parts_.damage != nullptr && parts_.damage->contains(place_of(*reference));
+  return reference && parts_.damage != nullptr && parts_.damage->contains(*reference);
 }
 
 void TreeUpdate::release(const Reference& reference) {

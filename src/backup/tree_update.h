@@ -11,10 +11,10 @@
 
 #include "backup/backup_record.h"
 #include "backup/chunk_writer.h"
-#include "backup/damage_notes.h"
 #include "backup/pack_ledger.h"
 #include "backup/pack_reader.h"
 #include "backup/pack_writer.h"
+#include "backup/slot_set.h"
 #include "backup/source_ranges.h"
 #include "backup/tree_node.h"
 
@@ -42,7 +42,7 @@ class TreeUpdate {
     // Null: the parent is taken to be whole, and damage that shows is thrown. Else nodes that can't
     // be read count as broken, too, and all nodes are written anew; the ledger must be empty, since
     // nobody knows how many references a broken node held.
-    const DamagedPlaces* damage = nullptr;
+    const SlotSet* damage = nullptr;
     std::stop_token stop;
   };
 

@@ -22,12 +22,14 @@ Verifier::Verifier(const Store& store, const Uuid& lineage, VerifyDepth depth)
 
 std::vector<Damage> Verifier::verify(const BackupRecord& record, const ProgressSink& progress,
                                      const std::stop_token& stop) {
-  std::vector<Damage> damages;
-  std::mutex damages_mutex;
+  DamageList damages;
+  SlotSet broken;  // of what this backup refers to
   const DamageSink damaged = [&](Damage damage) {
-    const std::scoped_lock lock(damages_mutex, mutex_);
-    broken_.emplace(place_of(damage.reference), damage.reason);
-    damages.push_back(std::move(damage));
+    {
+      const std::lock_guard lock(mutex_);
+      broken.insert(damage.reference);
+    }
+    damages.add(std::move(damage));
   };
   check_sizes(record, damages);
 
@@ -53,9 +55,9 @@ std::vector<Damage> Verifier::verify(const BackupRecord& record, const ProgressS
           find_places(readers[thread], piece, damaged);
       },
       [](const Piece&) {});
-  const auto nothing_broken = [this] {
+  const auto nothing_broken = [&] {
     const std::lock_guard lock(mutex_);
-    return broken_.empty();
+    return broken_.empty() && broken.empty();
   };
   // A node that is sound may stand above broken chunks: all nodes are looked into once there are
   // any.
@@ -72,7 +74,7 @@ std::vector<Damage> Verifier::verify(const BackupRecord& record, const ProgressS
                     return false;
                   }})
       .run([&](std::span<const PackReader::Item> chunks) {
-        for (Piece& piece : pieces_of(unknown(chunks, damaged), record.chunk_size)) {
+        for (Piece& piece : pieces_of(unknown(chunks, record, damaged), record.chunk_size)) {
           check_stop(stop, "verification");
           report(piece.front().range.begin);
           workers.add(std::move(piece));
@@ -80,16 +82,12 @@ std::vector<Damage> Verifier::verify(const BackupRecord& record, const ProgressS
       });
   workers.wait();
   report(size);
-  if (!damages.empty() && !is_there(record)) {
-    // It was deleted meanwhile, and its packs with it.
-    const std::lock_guard lock(mutex_);
-    for (const Damage& damage : damages) broken_.erase(place_of(damage.reference));
-    return {};
-  }
   if (nothing_broken())
     std::ranges::for_each(walked, [&](const auto& node) { remember_sound(node); });
-  std::ranges::sort(damages, {}, [](const Damage& damage) { return damage.range.begin; });
-  return damages;
+  // A backup that was deleted meanwhile has lost its packs, too.
+  if (!broken.empty() && !is_there(record)) return {};
+  broken.for_each([&](const PackName& pack, std::uint32_t slot) { broken_.insert(pack, slot); });
+  return damages.take();
 }
 
 bool Verifier::is_there(const BackupRecord& record) const {
@@ -99,17 +97,16 @@ bool Verifier::is_there(const BackupRecord& record) const {
 }
 
 // A pack that is missing or too short shows at each of its chunks.
-void Verifier::check_sizes(const BackupRecord& record, std::vector<Damage>& damages) const {
+void Verifier::check_sizes(const BackupRecord& record, DamageList& damages) const {
   for (const auto& [pack, use] : record.packs) {
     const auto found = sizes_.find(pack);
     if (found == sizes_.end() || found->second <= use.size) continue;
-    damages.push_back(
-        {.range = {0, record.info.source.size},
-         .reference = {.pack = pack, .slot = 0, .digest = {}},
-         .reason = fmt::format("backup {}, {}: the pack has {} bytes, and should have "
-                               "{}",
-                               record.info.uuid.to_string(), pack_key(lineage_, pack),
-                               found->second, use.size)});
+    damages.add({.range = {0, record.info.source.size},
+                 .reference = {.pack = pack, .slot = 0, .digest = {}},
+                 .reason = fmt::format("backup {}, {}: the pack has {} bytes, and should have "
+                                       "{}",
+                                       record.info.uuid.to_string(), pack_key(lineage_, pack),
+                                       found->second, use.size)});
   }
 }
 
@@ -127,43 +124,38 @@ void Verifier::find_places(PackReader& packs, std::span<const PackReader::Item> 
 }
 
 std::vector<PackReader::Item> Verifier::unknown(std::span<const PackReader::Item> chunks,
-                                                const DamageSink& damaged) {
+                                                const BackupRecord& record,
+                                                const DamageSink& damaged) const {
   std::vector<PackReader::Item> unknown;
   for (const PackReader::Item& chunk : chunks) {
     if (is_sound(chunk.reference)) continue;
-    if (const auto reason = broken(chunk.reference)) {
-      damaged({.range = chunk.range, .reference = chunk.reference, .reason = *reason});
-    } else {
+    if (!broken_.contains(chunk.reference)) {
       unknown.push_back(chunk);
+      continue;
     }
+    damaged({.range = chunk.range,
+             .reference = chunk.reference,
+             .reason = fmt::format(
+                 "backup {}, bytes {} to {} of the volume, {}: slot {} is broken, as was seen in "
+                 "another backup",
+                 record.info.uuid.to_string(), chunk.range.begin, chunk.range.end,
+                 pack_key(lineage_, chunk.reference.pack), chunk.reference.slot)});
   }
   return unknown;
 }
 
-std::optional<std::string> Verifier::broken(const Reference& reference) const {
-  const std::lock_guard lock(mutex_);
-  const auto found = broken_.find(place_of(reference));
-  return found == broken_.end() ? std::nullopt : std::optional(found->second);
-}
-
 bool Verifier::is_sound(const Reference& reference) const {
   const std::lock_guard lock(mutex_);
-  const auto found = sound_.find(reference.pack);
-  return found != sound_.end() && reference.slot < found->second.size() &&
-         found->second[reference.slot];
+  return sound_.contains(reference);
 }
 
 void Verifier::remember_sound(const Reference& reference) {
   const std::lock_guard lock(mutex_);
-  std::vector<bool>& slots = sound_[reference.pack];
-  if (slots.size() <= reference.slot) slots.resize(reference.slot + std::size_t{1});
-  slots[reference.slot] = true;
+  sound_.insert(reference);
 }
 
 void Verifier::note_damage() const {
-  DamagedPlaces places;
-  for (const auto& [place, reason] : broken_) places.insert(place);
-  if (!places.empty()) put_damage_note(store_, lineage_, places);
+  put_damage_note(store_, lineage_, broken_);
 }
 
 }  // namespace convoy

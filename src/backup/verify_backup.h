@@ -4,10 +4,8 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
-#include <optional>
 #include <stop_token>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "backup/backup_record.h"
@@ -15,6 +13,7 @@
 #include "backup/damage_notes.h"
 #include "backup/layout.h"
 #include "backup/progress.h"
+#include "backup/slot_set.h"
 #include "backup/store.h"
 #include "base/uuid.h"
 
@@ -42,14 +41,14 @@ class Verifier {
   void note_damage() const;
 
  private:
-  void check_sizes(const BackupRecord& record, std::vector<Damage>& damages) const;
+  void check_sizes(const BackupRecord& record, DamageList& damages) const;
   void find_places(PackReader& packs, std::span<const PackReader::Item> chunks,
                    const DamageSink& damaged);
   // Those of which nothing is known yet.
   std::vector<PackReader::Item> unknown(std::span<const PackReader::Item> chunks,
-                                        const DamageSink& damaged);
+                                        const BackupRecord& record,
+                                        const DamageSink& damaged) const;
   bool is_there(const BackupRecord& record) const;
-  std::optional<std::string> broken(const Reference& reference) const;
   bool is_sound(const Reference& reference) const;
   void remember_sound(const Reference& reference);
 
@@ -58,9 +57,10 @@ class Verifier {
   const VerifyDepth depth_;
   std::map<PackName, std::uint64_t> sizes_;  // of the packs that are there
 
-  mutable std::mutex mutex_;                     // of the two below
-  std::map<PackName, std::vector<bool>> sound_;  // by slot: 2 MiB for each TiB of chunks
-  std::map<PackPlace, std::string> broken_;      // with the reason
+  SlotSet broken_;  // seen in any backup
+
+  mutable std::mutex mutex_;  // of the one below
+  SlotSet sound_;
 };
 
 }  // namespace convoy

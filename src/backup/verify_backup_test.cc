@@ -48,8 +48,10 @@ class VerifyTest : public BackupTest {
   std::vector<ByteRange> lost_in_restore(const BackupRecord& record) {
     const TestDevice target(record.info.source.size);
     std::vector<ByteRange> lost;
+    DamageList damages;
     restore_backup(store_, record, target.fd(), {}, {},
-                   [&](const Damage& damage) { lost.push_back(damage.range); });
+                   [&](Damage damage) { damages.add(std::move(damage)); });
+    for (const Damage& damage : damages.take()) lost.push_back(damage.range);
     Bytes expected = expected_.at(record.info.uuid);
     for (const ByteRange& range : lost) {
       const auto begin = expected.begin() + static_cast<std::ptrdiff_t>(range.begin);
@@ -92,7 +94,9 @@ TEST_F(VerifyTest, ReadsWhatBackupsShareOnceAndStillTellsOfItForEach) {
   };
   EXPECT_THAT(verifier.verify(first_, {}, {}), SizeIs(1));
   const std::size_t of_first = std::exchange(reads, 0);
-  EXPECT_THAT(verifier.verify(second_, {}, {}), SizeIs(1));
+  const auto damages = verifier.verify(second_, {}, {});
+  ASSERT_THAT(damages, SizeIs(1));
+  EXPECT_THAT(damages[0].reason, HasSubstr(second_.info.uuid.to_string()));
   EXPECT_LT(reads, of_first);
   objects_.hook = {};
 }
@@ -138,7 +142,7 @@ TEST_F(VerifyTest, TheNextBackupIsWholeWhateverWasDamaged) {
     if (found.empty()) {
       EXPECT_TRUE(restored(store_, second_) == expected_.at(second_.info.uuid));
     } else if (objects_.head(pack) && objects_.head(pack)->size == whole.at(pack).data.size()) {
-      EXPECT_EQ(lost_in_restore(second_).size(), found.size());
+      EXPECT_EQ(lost_in_restore(second_), found);
     }
 
     TestDevice device(kSize);
@@ -163,6 +167,17 @@ TEST_F(VerifyTest, ABackupRepairsATreeOfWhichNoNoteTellsIfItIsAskedTo) {
   const BackupRecord repaired = back_up(plan, device_);
   EXPECT_THAT(verify(repaired), IsEmpty());
   EXPECT_TRUE(restored(store_, repaired) == device_.content());
+}
+
+TEST_F(VerifyTest, NeighboursOfAPackAreOneEntryAndAreNotedOnce) {
+  objects_.remove(first_pack(PackKind::kData));
+  for (int i = 0; i < 2; ++i) {
+    const auto damages = verify(first_);
+    ASSERT_THAT(damages, SizeIs(1));
+    EXPECT_EQ(damages[0].range, (ByteRange{0, kSize / 2}));
+    EXPECT_THAT(damages[0].reason, HasSubstr("the pack is missing"));
+  }
+  EXPECT_THAT(keys_under(prefix_of(lineage_, LineagePart::kDamaged)), SizeIs(1));
 }
 
 TEST_F(VerifyTest, NotesGoWithTheLastBackupThatNeedsTheirPacks) {

@@ -5,6 +5,7 @@
 
 #include "base/size.h"
 #include "cli/commands.h"
+#include "cli/table.h"
 
 namespace convoy {
 
@@ -19,22 +20,33 @@ void run_backup_create(Client& client, const BackupCreateOptions& options) {
   const auto bytes = [&](const char* field) {
     return format_size(backup.value(field, std::uint64_t{0}));
   };
-  fmt::print(stderr, "{} backup: {} read, {} stored\n",
+  fmt::print(stderr, "{} backup: {} read, {} stored, {} were there already; {:.1f} s\n",
              backup.value("Incremental", false) ? "incremental" : "full", bytes("BytesRead"),
-             bytes("BytesStored"));
+             bytes("BytesStored"), bytes("BytesReused"), backup.value("Seconds", 0.0));
   const std::string url = backup.value("URL", "");
   if (options.verbose) return print_json({{"URL", url}});
   fmt::print("{}\n", url);
 }
 
-void run_backup_list(Client& client, const std::string& destination,
-                     const std::string& volume_name) {
+void run_backup_list(Client& client, const std::string& destination, const std::string& volume_name,
+                     ListForm form) {
   const Json answer =
       client.call({"GET", "/v1/backups", {{"destination", destination}, {"volume", volume_name}}});
   for (const Json& damaged : answer.value("Damaged", Json::array())) {
     fmt::print(stderr, "convoy: warning: {}\n", damaged.get<std::string>());
   }
-  print_json(answer.value("Backups", Json::object()));
+  const Json backups = answer.value("Backups", Json::object());
+  if (form == ListForm::kJson) return print_json(backups);
+  std::vector<TableRow> rows;
+  for (const Json& backup : backups) {
+    const auto size = [&](const char* field) {
+      return format_size(std::stoull(backup.value(field, "0")));
+    };
+    rows.push_back({backup.value("CreatedTime", ""), backup.value("VolumeName", ""),
+                    backup.value("SnapshotName", ""), size("VolumeSize"), size("StoredSize"),
+                    backup.value("BackupURL", "")});
+  }
+  fmt::print("{}", format_table({"DATE", "VOLUME", "SNAPSHOT", "SIZE", "STORED", "URL"}, rows));
 }
 
 void run_backup_inspect(Client& client, const std::string& url) {
@@ -50,8 +62,14 @@ bool run_backup_verify(Client& client, const std::string& url, VerifyDepth depth
   const Json result = client.run_job(
       {"POST", "/v1/backup/verify", {}, {{"URL", url}, {"Quick", depth == VerifyDepth::kQuick}}});
   const Json& damaged = result.at("Damaged");
-  for (const Json& part : damaged)
-    fmt::print(stderr, "convoy: damaged: {}\n", part.value("Reason", ""));
+  for (const Json& part : damaged) {
+    std::string where;
+    if (part.contains("Offset")) {
+      const auto begin = part["Offset"].get<std::uint64_t>();
+      where = fmt::format("bytes {} to {}: ", begin, begin + part["Size"].get<std::uint64_t>());
+    }
+    fmt::print(stderr, "convoy: damaged: {}{}\n", where, part.value("Reason", ""));
+  }
   print_json(result);
   return damaged.empty();
 }

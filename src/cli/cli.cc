@@ -165,7 +165,18 @@ struct BackupArguments {
   std::string url;
   std::string volume_name;
   bool quick = false;
+  std::string form;
 };
+
+void add_form_option(CLI::App& command, std::string& form) {
+  command.add_option("-o,--output", form, "json, or a table for people")
+      ->check(CLI::IsMember({"json", "table"}))
+      ->option_text("FORM [json]");
+}
+
+ListForm list_form(const std::string& form) {
+  return form == "table" ? ListForm::kTable : ListForm::kJson;
+}
 
 void add_backup_commands(CLI::App& app, const GlobalOptions& global) {
   CLI::App* const backup = command(app, "backup", "Create, list, show, verify and delete backups");
@@ -191,9 +202,10 @@ void add_backup_commands(CLI::App& app, const GlobalOptions& global) {
   const auto listed = std::make_shared<BackupArguments>();
   list->add_option("DEST", listed->url, "Destination, such as vfs:///mnt/backups/")->required();
   list->add_option("--volume-name", listed->volume_name, "Show only those of volumes of this name");
+  add_form_option(*list, listed->form);
   list->callback([listed, &global] {
     Client client(global.socket);
-    run_backup_list(client, listed->url, listed->volume_name);
+    run_backup_list(client, listed->url, listed->volume_name, list_form(listed->form));
   });
 
   CLI::App* const inspect = command(*backup, "inspect", "Show a backup");
@@ -227,6 +239,28 @@ void add_backup_commands(CLI::App& app, const GlobalOptions& global) {
   });
 }
 
+struct JobArguments {
+  std::string id;
+  std::string form;
+};
+
+void add_job_commands(CLI::App& app, const GlobalOptions& global) {
+  CLI::App* const jobs = command(app, "jobs", "Show what the daemon works on, or cancel it");
+  const auto arguments = std::make_shared<JobArguments>();
+  add_form_option(*jobs, arguments->form);
+  CLI::App* const cancel = command(*jobs, "cancel", "Cancel a job");
+  cancel->add_option("ID", arguments->id, "The job's number")->required();
+  cancel->callback([arguments, &global] {
+    Client client(global.socket);
+    run_job_cancel(client, arguments->id);
+  });
+  jobs->callback([jobs, cancel, arguments, &global] {
+    if (jobs->got_subcommand(cancel)) return;
+    Client client(global.socket);
+    run_jobs(client, list_form(arguments->form));
+  });
+}
+
 }  // namespace
 
 void require_command(CLI::App& command) {
@@ -249,6 +283,7 @@ void add_commands(CLI::App& app, GlobalOptions& options) {
   add_volume_commands(app, options);
   add_snapshot_commands(app, options);
   add_backup_commands(app, options);
+  add_job_commands(app, options);
   refuse_empty_values(app);
 }
 

@@ -49,13 +49,17 @@ struct BackupCreateOptions {
   bool verbose = false;
 };
 void run_backup_create(Client& client, const BackupCreateOptions& options);
-void run_backup_list(Client& client, const std::string& destination,
-                     const std::string& volume_name);
+enum class ListForm { kJson, kTable };
+void run_backup_list(Client& client, const std::string& destination, const std::string& volume_name,
+                     ListForm form);
 void run_backup_inspect(Client& client, const std::string& url);
 void run_backup_delete(Client& client, const std::string& url);
 // Prints what is broken. Returns false if anything is.
 enum class VerifyDepth { kQuick, kFull };
 bool run_backup_verify(Client& client, const std::string& url, VerifyDepth depth);
+
+void run_jobs(Client& client, ListForm form);
+void run_job_cancel(Client& client, const std::string& id);
 
 // Prints JSON as all commands do: indented by tabs.
 void print_json(const Json& json);

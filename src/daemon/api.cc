@@ -266,7 +266,9 @@ HttpResponse Api::create_backup(const HttpRequest& request) const {
     return to_text({{"URL", created.url},
                     {"Incremental", created.incremental},
                     {"BytesRead", created.statistics.bytes_read},
-                    {"BytesStored", created.statistics.bytes_stored}});
+                    {"BytesStored", created.statistics.bytes_stored},
+                    {"BytesReused", created.bytes_reused},
+                    {"Seconds", job.elapsed().count()}});
   }));
 }
 

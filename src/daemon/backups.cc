@@ -161,7 +161,9 @@ Backups::Created Backups::create_on(BackupPlan plan, const Base& base, const Sto
   plan.ranges = base.ranges;
   const BackupRecord record = create_backup(store, plan, report_to(job), job.stop_token());
   catalog_.add_backup(record.info.uuid, store.uuid(), snapshot.uuid);
-  return {"", record.info.uuid, base.incremental, record.info.statistics};
+  const BackupStatistics& statistics = record.info.statistics;
+  return {"", record.info.uuid, base.incremental, statistics,
+          std::min(statistics.chunks_reused * record.chunk_size, statistics.bytes_read)};
 }
 
 Backups::Restored Backups::restore(const NewVolume& request, const std::string& backup_url,
@@ -184,11 +186,12 @@ Backups::Restored Backups::restore(const NewVolume& request, const std::string& 
       request, {url.backup, source.lineage, source.size, source.volume.filesystem});
   const BlockDevice device = BlockDevice::open(volume.device(), Access::kReadWrite);
   Restored restored;
+  DamageList lost;
   DamageSink damaged;
-  if (on_damage == OnDamage::kAllow)
-    damaged = [&](Damage damage) { restored.lost.push_back(std::move(damage)); };
+  if (on_damage == OnDamage::kAllow) damaged = [&](Damage damage) { lost.add(std::move(damage)); };
   restore_backup(open.store, record, device.fd(), report_to(job), job.stop_token(), damaged);
   restored.volume = volume.commit();
+  restored.lost = lost.take();
   return restored;
 }
 

@@ -30,6 +30,7 @@ class Backups {
     Uuid backup;
     bool incremental = false;  // only what differs from an earlier snapshot was looked at
     BackupStatistics statistics;
+    std::uint64_t bytes_reused = 0;  // read, and there already
   };
   // Backs a snapshot up: what changed since the newest backup of its volume there whose snapshot is
   // still here, or, if there is none, all that is mapped.

@@ -105,7 +105,8 @@ std::shared_ptr<Job> Creations::start_locked(const Request& request) {
     const Backups::Restored restored =
         backups_.restore(request.volume, request.backup, request.on_damage, job);
     nlohmann::ordered_json result = volume_view(restored.volume);
-    for (const Damage& damage : restored.lost) result["Lost"].push_back(damage.reason);
+    for (const auto& [range, reference, reason] : restored.lost)
+      result["Lost"].push_back(fmt::format("bytes {} to {}: {}", range.begin, range.end, reason));
     return to_text(result);
   };
   const std::shared_ptr<Job> job =

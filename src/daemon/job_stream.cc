@@ -1,5 +1,7 @@
 #include "daemon/job_stream.h"
 
+#include <algorithm>
+
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -46,11 +48,19 @@ class JobStream {
 
 nlohmann::ordered_json job_view(const Job& job) {
   const JobProgress progress = job.progress();
-  return {{"ID", std::to_string(job.id())},
-          {"Kind", job.kind()},
-          {"Object", job.object()},
-          {"BytesDone", progress.bytes_done},
-          {"BytesTotal", progress.bytes_total}};
+  const double rate = static_cast<double>(progress.bytes_done) / job.elapsed().count();
+  nlohmann::ordered_json view = {{"ID", std::to_string(job.id())},
+                                 {"Kind", job.kind()},
+                                 {"Object", job.object()},
+                                 {"State", job.is_cancelled() ? "cancelling" : "running"},
+                                 {"BytesDone", progress.bytes_done},
+                                 {"BytesTotal", progress.bytes_total},
+                                 {"BytesPerSecond", static_cast<std::uint64_t>(rate)}};
+  if (progress.bytes_done > 0) {
+    const auto left = progress.bytes_total - std::min(progress.bytes_done, progress.bytes_total);
+    view["SecondsLeft"] = static_cast<std::uint64_t>(static_cast<double>(left) / rate);
+  }
+  return view;
 }
 
 HttpResponse stream_job(std::shared_ptr<Job> job) {

@@ -2,6 +2,7 @@
 // cancel it.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
@@ -42,7 +43,11 @@ class Job {
 
   // For the watchers.
   void cancel() { stop_.request_stop(); }
+  bool is_cancelled() const { return stop_.stop_requested(); }
   JobProgress progress() const;
+  std::chrono::duration<double> elapsed() const {
+    return std::chrono::steady_clock::now() - begun_;
+  }
   // Waits until the job has ended, at most `timeout`. True if it has.
   bool wait(std::chrono::milliseconds timeout) const;
   // What the work returned; throws what it threw. Waits for its end.
@@ -55,6 +60,7 @@ class Job {
   const std::uint64_t id_;
   const std::string kind_;
   const std::string object_;
+  const std::chrono::steady_clock::time_point begun_ = std::chrono::steady_clock::now();
   std::stop_source stop_;
 
   mutable std::mutex lock_;

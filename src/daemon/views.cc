@@ -78,6 +78,7 @@ ordered_json backup_view(const BackupInfo& backup, const std::string& url) {
       {"SnapshotCreatedAt", format_for_user(source.snapshot.created)},
       {"SnapshotName", source.snapshot.name},
       {"SnapshotUUID", source.snapshot.uuid.to_string()},
+      {"StoredSize", std::to_string(backup.statistics.bytes_stored)},
       {"VolumeCreatedAt", format_for_user(source.volume.created)},
       {"VolumeName", source.volume.name},
       {"VolumeSize", std::to_string(source.size)},

@@ -22,6 +22,7 @@ class Help(unittest.TestCase):
             [], ["daemon"], ["create"], ["delete"], ["mount"], ["umount"], ["trim"], ["list"], ["inspect"], ["info"],
             ["snapshot"], ["snapshot", "create"], ["snapshot", "delete"], ["snapshot", "inspect"],
             ["backup"], ["backup", "create"], ["backup", "list"], ["backup", "inspect"], ["backup", "verify"], ["backup", "delete"],
+            ["jobs"], ["jobs", "cancel"],
         ]  # fmt: skip
         for command in commands:
             for flag in ("--help", "-h"):
@@ -31,7 +32,7 @@ class Help(unittest.TestCase):
 
     def test_the_reference_names_every_option(self) -> None:
         reference = (Path(__file__).parents[2] / "docs/cli.md").read_text()
-        for command in (["daemon"], ["create"], ["delete"], ["mount"], ["umount"], ["list"], ["snapshot", "create"], ["backup", "create"], ["backup", "list"], ["backup", "verify"]):
+        for command in (["daemon"], ["create"], ["delete"], ["mount"], ["umount"], ["list"], ["snapshot", "create"], ["backup", "create"], ["backup", "list"], ["backup", "verify"], ["jobs"]):
             for line in convoy(*command, "--help").stdout.splitlines():
                 words = line.split()
                 if words and words[0].startswith("-"):

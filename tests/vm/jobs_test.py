@@ -134,6 +134,21 @@ class Jobs(PoolTest):
         self.daemon.start()
         self.wait_until_nothing_is_left()
 
+    def test_jobs_are_listed_and_cancelled(self) -> None:
+        self.assertEqual(convoy("jobs"), "{}")
+        backup = self.start_backup()
+        (job,) = convoy_json("jobs").values()
+        self.assertEqual((job["Kind"], job["Object"], job["State"]), ("backup", "s1", "running"))
+        self.assertLess(int(job["BytesDone"]), int(job["BytesTotal"]))
+        self.assertLess(0, int(job["BytesPerSecond"]))
+        self.assertEqual(convoy("jobs", "cancel", job["ID"]), "")
+        output, _ = backup.communicate(timeout=30)
+        self.assertEqual(backup.returncode, 130)
+        self.assertIn("cancelled", json.loads(output)["Error"])
+        self.assertIn(f"no job {job['ID']}", convoy_error("jobs", "cancel", job["ID"]))
+        self.assertEqual(convoy("jobs", "-o", "table"), "ID  KIND  OBJECT  STATE  DONE  RATE  LEFT")
+        self.wait_until_nothing_is_left()
+
     def test_a_killed_daemon_s_backup_is_not_there_and_the_next_one_is_whole(self) -> None:
         self.start_backup()
         self.daemon.kill()

@@ -107,7 +107,7 @@ class Life(PoolTest):
             "SnapshotCreatedAt": snapshot["CreatedTime"],
         }
         self.assertEqual({key: backup[key] for key in expected}, expected)
-        self.assertEqual(set(backup) - set(expected), {"BackupName", "CreatedTime"})
+        self.assertEqual(set(backup) - set(expected), {"BackupName", "CreatedTime", "StoredSize"})
         self.assertRegex(backup["BackupName"], r"^backup-[0-9a-f]{16}$")
 
     def check_files(self, volume: str, expected: dict[str, str]) -> None:

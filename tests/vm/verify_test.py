@@ -4,6 +4,7 @@
 
 import json
 import os
+import re
 import unittest
 from pathlib import Path
 
@@ -40,6 +41,11 @@ class Verify(PoolTest):
         self.assertIn("no backup", convoy_error("backup", "verify", self.first[:-4] + "0000"))
         self.assertIn("there is no compression", convoy_error("backup", "create", "s1", "--dest", self.url, "--compression", "lzma"))
 
+    def test_the_list_for_people(self) -> None:
+        heading, row = convoy("backup", "list", self.url, "-o", "table").splitlines()
+        self.assertEqual(heading.split(), ["DATE", "VOLUME", "SNAPSHOT", "SIZE", "STORED", "URL"])
+        self.assertRegex(row, rf"  db +s1 +128 MiB +24\.\d MiB +{re.escape(self.first)}$")
+
     def test_a_flipped_byte_and_a_missing_pack(self) -> None:
         pack = self.packs("data")[0]
         content = bytearray(pack.read_bytes())
@@ -55,12 +61,13 @@ class Verify(PoolTest):
         self.assertEqual(list(convoy_json("list")), ["db"])
         result = run("convoy", "create", "copy", "--backup", self.first, "--allow-damaged")
         self.assertEqual(result.stdout, "copy\n")
-        self.assertIn(f"convoy: lost: backup {self.first.split('=')[1].split('&')[0]}, bytes {part['Offset']}", result.stderr)
+        end = part["Offset"] + part["Size"]
+        self.assertRegex(result.stderr, rf"convoy: lost: bytes {part['Offset']} to {end}: backup [0-9a-f-]*, .* slot ")
         # All but the lost range is there.
         with snapshot_device("s1") as device:
             original = Path(device).read_bytes()
         copy = Path(convoy_json("inspect", "copy")["DriverInfo"]["Device"]).read_bytes()
-        begin, end = part["Offset"], part["Offset"] + part["Size"]
+        begin = part["Offset"]
         self.assertTrue(copy[:begin] == original[:begin] and copy[end:] == original[end:])
         self.assertEqual(copy[begin:end], bytes(end - begin))
         convoy("delete", "copy")
