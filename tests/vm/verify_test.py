@@ -44,7 +44,7 @@ class Verify(PoolTest):
     def test_the_list_for_people(self) -> None:
         heading, row = convoy("backup", "list", self.url, "-o", "table").splitlines()
         self.assertEqual(heading.split(), ["DATE", "VOLUME", "SNAPSHOT", "SIZE", "STORED", "URL"])
-        self.assertRegex(row, rf"  db +s1 +128 MiB +24\.\d MiB +{re.escape(self.first)}$")
+        self.assertRegex(row, rf"  db +s1 +128\.0 MiB +24\.\d MiB +{re.escape(self.first)}$")
 
     def test_a_flipped_byte_and_a_missing_pack(self) -> None:
         pack = self.packs("data")[0]
