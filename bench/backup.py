@@ -59,6 +59,14 @@ def tree_size(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
+def run_into(store: Path, *words: str | Path) -> tuple[Measured, str]:
+    """As run(), and how much is in the store that was not there before."""
+    before = tree_size(store)
+    measured, output = run(*words)
+    measured.stored = tree_size(store) - before
+    return measured, output
+
+
 def fresh(name: str) -> Path:
     path = WORK / name
     shutil.rmtree(path, ignore_errors=True)
@@ -122,10 +130,8 @@ class Ours:
         return self._create(image, self.backup, WORK / blocks)
 
     def _create(self, image: str, *more: str | Path) -> Measured:
-        before = tree_size(self.store)
-        measured, output = run(ENGINE, "create", image, self.store, *more)
+        measured, output = run_into(self.store, ENGINE, "create", image, self.store, *more)
         self.backup = json.loads(output)["backup"]
-        measured.stored = tree_size(self.store) - before
         return measured
 
     def restore(self) -> Measured:
@@ -142,10 +148,7 @@ class Restic:
         return self.again(image, "")
 
     def again(self, image: str, _blocks: str) -> Measured:
-        before = tree_size(self.store)
-        measured, _ = run("restic", "--quiet", "-r", self.store, "backup", "--force", image)
-        measured.stored = tree_size(self.store) - before
-        return measured
+        return run_into(self.store, "restic", "--quiet", "-r", self.store, "backup", "--force", image)[0]
 
     def restore(self) -> Measured:
         return run("restic", "--quiet", "-r", self.store, "restore", "latest", "--target", fresh("restic-restored"))[0]
@@ -162,11 +165,8 @@ class Borg:
         return self.again(image, "")
 
     def again(self, image: str, _blocks: str) -> Measured:
-        before = tree_size(self.store)
         self.count += 1
-        measured, _ = run("borg", "create", "--files-cache=disabled", f"{self.store}::{self.count}", image)
-        measured.stored = tree_size(self.store) - before
-        return measured
+        return run_into(self.store, "borg", "create", "--files-cache=disabled", f"{self.store}::{self.count}", image)[0]
 
     def restore(self) -> Measured:
         return run("borg", "extract", f"{self.store}::{self.count}", directory=fresh("borg-restored"))[0]

@@ -51,18 +51,6 @@ std::vector<Uuid> backups_of(const Store& store, const Uuid& lineage) {
   return backups;
 }
 
-std::optional<BackupRecord> newest_backup(const Store& store, const Uuid& lineage) {
-  std::vector<Uuid> backups = backups_of(store, lineage);
-  for (; !backups.empty(); backups.pop_back()) {
-    try {
-      return read_backup(store, lineage, backups.back());
-    } catch (const Error& error) {
-      if (error.kind() != ErrorKind::kNotFound) throw;  // else deleted since it was listed
-    }
-  }
-  return std::nullopt;
-}
-
 std::vector<Uuid> lineages_of(const Store& store) {
   std::vector<Uuid> lineages;
   for (const std::string& name : store.objects().list_directories(kLineagesPrefix)) {

@@ -22,9 +22,6 @@ std::vector<Uuid> backups_of(const Store& store, const Uuid& lineage);
 // The lineages that have, or had, a backup, ascending.
 std::vector<Uuid> lineages_of(const Store& store);
 
-// The newest backup of a lineage; nothing if it has none. Throws as read_backup.
-std::optional<BackupRecord> newest_backup(const Store& store, const Uuid& lineage);
-
 struct BackupList {
   std::vector<BackupInfo> backups;  // ascending by lineage and then by time
   std::vector<Error> damaged;       // one for each backup that can't be read

@@ -48,8 +48,9 @@ struct BackupPlan {
 //
 // Throws kNotFound if the parent is gone: plan anew, on another one. kUnavailable if the lease
 // lapsed, or the parent was deleted meanwhile and its packs with it: try again. kCorrupt or
-// kUnsupported if what is needed of the parent is damaged or of another version. kCancelled within
-// one leaf's work after a request. kInvalidArgument for a plan that can't be; kIo and kNoSpace as
+// kUnsupported if what is needed of the parent is damaged (its tree only without `repair`) or of
+// another version. kCancelled soon after a request, when the threads have ended what they hold, a
+// few MiB each. kInvalidArgument for a plan that can't be; kIo and kNoSpace as
 // device and store have it. After an error the store has no such backup (unless not even its
 // removal succeeded after a failed commit), and what was stored for it is removed now or as garbage
 // later.

@@ -34,9 +34,9 @@ void read_pack(ObjectStore& objects, const std::string& key, std::uint64_t offse
 
 PackFooters::Slots PackFooters::slots_of(const PackName& pack) {
   std::unique_lock lock(mutex_);
-  if (const auto found = position_of_.find(pack); found != position_of_.end()) {
-    known_.splice(known_.begin(), known_, found->second);
-    const std::shared_future<Slots> slots = found->second->slots;
+  if (const auto known = position_of_.find(pack); known != position_of_.end()) {
+    known_.splice(known_.begin(), known_, known->second);
+    const std::shared_future<Slots> slots = known->second->slots;
     lock.unlock();
     return wait_for(slots);
   }
@@ -45,17 +45,22 @@ PackFooters::Slots PackFooters::slots_of(const PackName& pack) {
   known_.push_front({.pack = pack, .slots = slots});
   position_of_[pack] = known_.begin();
   lock.unlock();
+  Slots found;
   try {
-    promise.set_value(read(pack));
-    lock.lock();
-    position_of_.at(pack)->count = slots.get()->size();
-    slot_count_ += slots.get()->size();
-    forget_oldest();
+    found = read(pack);
+    promise.set_value(found);
   } catch (...) {
     promise.set_exception(std::current_exception());
-    lock.lock();
-    known_.erase(position_of_.at(pack));
+  }
+  lock.lock();
+  const Position position = position_of_.at(pack);
+  if (found) {
+    position->size = found->size() + 1;
+    total_size_ += position->size;
+    forget_oldest();
+  } else {
     position_of_.erase(pack);
+    known_.erase(position);
   }
   lock.unlock();
   return wait_for(slots);
@@ -73,8 +78,8 @@ PackFooters::Slots PackFooters::wait_for(const std::shared_future<Slots>& slots)
 
 // One that is being read is among the newest.
 void PackFooters::forget_oldest() {
-  while (slot_count_ > kMaxFooterSlots && known_.size() > 1 && known_.back().count > 0) {
-    slot_count_ -= known_.back().count;
+  while (total_size_ > kMaxFooterSlots && known_.size() > 1 && known_.back().size > 0) {
+    total_size_ -= known_.back().size;
     position_of_.erase(known_.back().pack);
     known_.pop_back();
   }

@@ -38,7 +38,7 @@ class PackFooters {
   struct Known {
     PackName pack;
     std::shared_future<Slots> slots;
-    std::size_t count = 0;  // of slots; 0 while it is being read
+    std::size_t size = 0;  // in slots, and one for itself; 0 while it is being read
   };
   using Position = std::list<Known>::iterator;
 
@@ -52,7 +52,7 @@ class PackFooters {
   std::mutex mutex_;
   std::list<Known> known_;  // the one used last in front
   std::map<PackName, Position> position_of_;
-  std::size_t slot_count_ = 0;
+  std::size_t total_size_ = 0;
 };
 
 }  // namespace convoy

@@ -1,6 +1,7 @@
 // What a verification finds, and that nothing is built on it any more.
 #include "backup/verify_backup.h"
 
+#include <atomic>
 #include <random>
 
 #include "backup/backup_testing.h"
@@ -87,13 +88,13 @@ TEST_F(VerifyTest, NamesBackupRangePackAndReason) {
 
 TEST_F(VerifyTest, ReadsWhatBackupsShareOnceAndStillTellsOfItForEach) {
   flip(first_pack(PackKind::kData), sizeof(FrameHeader) + 10);
-  std::size_t reads = 0;
+  std::atomic<std::size_t> reads = 0;
   Verifier verifier(store_, lineage_, VerifyDepth::kFull);
   objects_.hook = [&](MemoryStore::Call call, const std::string&) {
     if (call == MemoryStore::Call::kGetRange) ++reads;
   };
   EXPECT_THAT(verifier.verify(first_, {}, {}), SizeIs(1));
-  const std::size_t of_first = std::exchange(reads, 0);
+  const std::size_t of_first = reads.exchange(0);
   const auto damages = verifier.verify(second_, {}, {});
   ASSERT_THAT(damages, SizeIs(1));
   EXPECT_THAT(damages[0].reason, HasSubstr(second_.info.uuid.to_string()));
