@@ -508,5 +508,6 @@ def load_tests(loader: unittest.TestLoader, _: object, __: object) -> unittest.T
 if __name__ == "__main__":
     # The pool as Convoy made it: on a disk that takes no discards, and with a low water mark of 64 GiB.
     allow_kernel("Disabling discard passdown")
+    allow_kernel("EXT4-fs .*callbacks suppressed")
     allow_kernel("reached low water mark for data device")
     unittest.main(verbosity=2)
