@@ -1,6 +1,8 @@
 #include "backup/backup_record.h"
 
+#include <array>
 #include <bit>
+#include <utility>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -25,9 +27,24 @@ json encode_root(const std::optional<Reference>& root) {
   return {{"pack", to_string(root->pack)}, {"slot", root->slot}, {"digest", to_hex(root->digest)}};
 }
 
+constexpr std::array<std::pair<PackKind, const char*>, 2> kKinds = {
+    {{PackKind::kData, "data"}, {PackKind::kTree, "tree"}}};
+
+// By backup and kind, in columns, which compress much better than a name for each pack: a volume of
+// a TiB has 65,000.
 json encode_packs(const PackUses& packs) {
   json encoded = json::object();
-  for (const auto& [name, use] : packs) encoded[to_string(name)] = {use.size, use.references};
+  for (const auto& [name, use] : packs) {
+    const char* const kind = kKinds.at(static_cast<std::size_t>(name.kind)).second;
+    json& columns = encoded[name.backup.to_string()][kind];
+    json& numbers = columns["numbers"];
+    if (!numbers.empty() && numbers.back()[1].get<std::uint64_t>() + 1 == name.number)
+      numbers.back()[1] = name.number;
+    else
+      numbers.push_back({name.number, name.number});
+    columns["sizes"].push_back(use.size);
+    columns["references"].push_back(use.references);
+  }
   return encoded;
 }
 
@@ -87,24 +104,63 @@ BackupStatistics parse_statistics(const JsonFields& fields) {
           .bytes_stored = fields.number("bytes_stored", UINT64_MAX)};
 }
 
-std::uint64_t parse_element(const JsonFields& packs, const std::string& name, std::size_t i,
-                            std::uint64_t max) {
-  const json& pair = packs.field(name);
-  if (!pair.is_array() || pair.size() != 2 || !pair[i].is_number_unsigned() ||
-      pair[i].get<std::uint64_t>() == 0 || pair[i].get<std::uint64_t>() > max) {
-    packs.refuse(name, "is not a size and a number of references");
+// An array of numbers from 1 to `max`.
+std::vector<std::uint64_t> parse_column(const JsonFields& fields, const std::string& name,
+                                        std::uint64_t max) {
+  const json& array = fields.field(name);
+  if (!array.is_array()) fields.refuse(name, "is not a list");
+  std::vector<std::uint64_t> column;
+  column.reserve(array.size());
+  for (const json& element : array) {
+    if (!element.is_number_unsigned() || element.get<std::uint64_t>() == 0 ||
+        element.get<std::uint64_t>() > max)
+      fields.refuse(name, "has an element that can't be");
+    column.push_back(element.get<std::uint64_t>());
   }
-  return pair[i].get<std::uint64_t>();
+  return column;
 }
 
-PackUses parse_packs(const json& document) {
-  const JsonFields packs = JsonFields(document).object("packs");
+// The numbers in ascending ranges of a first and a last one, `count` of them.
+std::vector<std::uint32_t> parse_numbers(const JsonFields& fields, std::size_t count) {
+  const json& ranges = fields.field("numbers");
+  if (!ranges.is_array()) fields.refuse("numbers", "is not a list");
+  std::vector<std::uint32_t> numbers;
+  for (const json& range : ranges) {
+    if (!range.is_array() || range.size() != 2 || !range[0].is_number_unsigned() ||
+        !range[1].is_number_unsigned())
+      fields.refuse("numbers", "has an element that is not a first and a last number");
+    const auto first = range[0].get<std::uint64_t>();
+    const auto last = range[1].get<std::uint64_t>();
+    if (last > UINT32_MAX || first > last || (!numbers.empty() && first <= numbers.back()))
+      fields.refuse("numbers", "is not ascending");
+    if (last - first >= count - numbers.size()) fields.refuse("numbers", "has too many packs");
+    for (std::uint64_t number = first; number <= last; ++number)
+      numbers.push_back(static_cast<std::uint32_t>(number));
+  }
+  return numbers;
+}
+
+void parse_packs_of(const Uuid& backup, PackKind kind, const JsonFields& fields, PackUses& uses) {
+  const auto sizes = parse_column(fields, "sizes", kMaxPackSize);
+  const auto references = parse_column(fields, "references", kMaxVolumeSize / kMinChunkSize);
+  const auto numbers = parse_numbers(fields, sizes.size());
+  if (numbers.size() != sizes.size() || numbers.size() != references.size())
+    fields.refuse("numbers", "has another length than sizes or references");
+  for (std::size_t i = 0; i < numbers.size(); ++i)
+    uses[{kind, backup, numbers[i]}] = {.size = sizes[i], .references = references[i]};
+}
+
+PackUses parse_packs(const JsonFields& fields) {
+  const JsonFields packs = fields.object("packs");
   PackUses uses;
-  for (const auto& [text, value] : document.at("packs").items()) {
-    const auto name = parse_pack_name(text);
-    if (!name) throw Error(ErrorKind::kCorrupt, "packs: '{}' is not the name of a pack", text);
-    uses[*name] = {.size = parse_element(packs, text, 0, kMaxPackSize),
-                   .references = parse_element(packs, text, 1, kMaxVolumeSize / kMinChunkSize)};
+  for (const auto& [name, value] : fields.field("packs").items()) {
+    const auto backup = parse_key_uuid(name);
+    if (!backup) packs.refuse(name, "is not the UUID of a backup");
+    const JsonFields of_backup = packs.object(name);
+    for (const auto& [kind, kind_name] : kKinds) {
+      if (value.contains(kind_name))
+        parse_packs_of(*backup, kind, of_backup.object(kind_name), uses);
+    }
   }
   return uses;
 }
@@ -173,7 +229,7 @@ BackupRecord parse_record(std::span<const std::byte> text) {
                                .statistics = parse_statistics(fields.object("statistics"))},
                       .chunk_size = parse_chunk_size(fields),
                       .root = std::nullopt,
-                      .packs = parse_packs(document)};
+                      .packs = parse_packs(fields)};
   const JsonFields tree = fields.object("tree");
   if (tree.number("height", kMaxTreeHeight) != record.shape().height()) {
     tree.refuse("height", "does not agree with the sizes of volume and chunk");

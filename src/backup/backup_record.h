@@ -79,8 +79,9 @@ struct BackupRecord {
   TreeShape shape() const { return {info.source.size, chunk_size}; }
 };
 
-// The JSON text of a backup and its inverse. The latter throws kCorrupt, naming the field, for what
-// is no record or breaks the rules of docs/backup-format.md; kUnsupported for another version.
+// The JSON text of a backup, which stands compressed in the store, and its inverse. The latter
+// throws kCorrupt, naming the field, for what is no record or breaks the rules of
+// docs/backup-format.md; kUnsupported for another version.
 std::string encode_record(const BackupRecord& record);
 BackupRecord parse_record(std::span<const std::byte> text);
 

@@ -1,6 +1,12 @@
 #include "backup/backups.h"
 
+#include <map>
+#include <utility>
+
 #include "backup/layout.h"
+#include "backup/lease.h"
+#include "backup/zstd_text.h"
+#include "base/bytes.h"
 #include "base/limits.h"
 
 namespace convoy {
@@ -10,7 +16,7 @@ void list_lineage(const Store& store, const Uuid& lineage,
                   const std::optional<std::string>& volume_name, BackupList& list) {
   for (const Uuid& backup : backups_of(store, lineage)) {
     try {
-      BackupInfo info = read_backup(store, lineage, backup).info;
+      BackupInfo info = read_listed_backup(store, lineage, backup).info;
       if (!volume_name || info.source.volume.name == *volume_name) {
         list.backups.push_back(std::move(info));
       }
@@ -22,20 +28,53 @@ void list_lineage(const Store& store, const Uuid& lineage,
   }
 }
 
+[[noreturn]] void refuse_missing(const Uuid& lineage, const Uuid& backup) {
+  throw Error(ErrorKind::kNotFound, "the store has no backup {} of the volume {}",
+              backup.to_string(), lineage.to_string());
+}
+
+// Of the records that are there, those that are void, or those that are not.
+std::vector<Uuid> list_records(const Store& store, const Uuid& lineage, bool are_void) {
+  std::vector<std::pair<Uuid, Timestamp>> records;
+  store.objects().list(prefix_of(lineage, LineagePart::kBackups), [&](const ObjectInfo& info) {
+    if (const auto backup = parse_backup_key(info.key))
+      records.emplace_back(*backup, info.modified);
+  });
+  // Listed after the records: what is void was so before it was put.
+  const auto revocations =
+      records.empty() ? std::map<Uuid, Timestamp>() : list_revocations(store, lineage);
+  std::vector<Uuid> backups;
+  for (const auto& [backup, committed] : records) {
+    const auto revoked = revocations.find(backup);
+    if ((revoked != revocations.end() && committed > revoked->second) == are_void)
+      backups.push_back(backup);
+  }
+  return backups;
+}
+
 }  // namespace
 
 BackupRecord read_backup(const Store& store, const Uuid& lineage, const Uuid& backup) {
-  const std::string key = json_key(lineage, LineagePart::kBackups, backup);
-  std::vector<std::byte> text;
+  BackupRecord record = read_listed_backup(store, lineage, backup);
+  if (const auto revoked = revocation_of(store, lineage, backup)) {
+    const auto info = store.objects().head(backup_key(lineage, backup));
+    if (!info || info->modified > *revoked) refuse_missing(lineage, backup);
+  }
+  return record;
+}
+
+BackupRecord read_listed_backup(const Store& store, const Uuid& lineage, const Uuid& backup) {
+  const std::string key = backup_key(lineage, backup);
+  std::vector<std::byte> bytes;
   try {
-    text = store.objects().get(key, kMaxStoreJson);
+    bytes = store.objects().get(key, kMaxStoreJson);
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kNotFound) throw;
-    throw Error(ErrorKind::kNotFound, "the store has no backup {} of the volume {}",
-                backup.to_string(), lineage.to_string());
+    refuse_missing(lineage, backup);
   }
   return with_context(key, [&] {
-    BackupRecord record = parse_record(text);
+    const std::string text = decompress_text(bytes, kMaxStoreJson);
+    BackupRecord record = parse_record(as_bytes(text));
     if (record.info.uuid != backup || record.info.source.lineage != lineage) {
       throw Error(ErrorKind::kCorrupt, "it describes another backup");
     }
@@ -44,11 +83,11 @@ BackupRecord read_backup(const Store& store, const Uuid& lineage, const Uuid& ba
 }
 
 std::vector<Uuid> backups_of(const Store& store, const Uuid& lineage) {
-  std::vector<Uuid> backups;
-  store.objects().list(prefix_of(lineage, LineagePart::kBackups), [&](const ObjectInfo& info) {
-    if (const auto backup = parse_json_key(info.key)) backups.push_back(*backup);
-  });
-  return backups;
+  return list_records(store, lineage, false);
+}
+
+std::vector<Uuid> void_backups_of(const Store& store, const Uuid& lineage) {
+  return list_records(store, lineage, true);
 }
 
 std::vector<Uuid> lineages_of(const Store& store) {

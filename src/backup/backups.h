@@ -12,12 +12,19 @@
 
 namespace convoy {
 
-// Throws kNotFound if the store has no such backup, kCorrupt if its JSON is damaged or that of
+// Throws kNotFound if the store has no such backup, kCorrupt if its record is damaged or that of
 // another, kUnsupported if it is of another version of the format.
 BackupRecord read_backup(const Store& store, const Uuid& lineage, const Uuid& backup);
 
+// As read_backup, of one that backups_of has named just now: whether it is void is not asked again.
+BackupRecord read_listed_backup(const Store& store, const Uuid& lineage, const Uuid& backup);
+
 // The UUIDs of a lineage's backups, ascending: by time. Reads none of them.
 std::vector<Uuid> backups_of(const Store& store, const Uuid& lineage);
+
+// Those that were committed after their leases had been revoked. They are none, though their
+// records are there until their writers remove them.
+std::vector<Uuid> void_backups_of(const Store& store, const Uuid& lineage);
 
 // The lineages that have, or had, a backup, ascending.
 std::vector<Uuid> lineages_of(const Store& store);

@@ -94,6 +94,9 @@ ChunkWriter::Piece::Chunk ChunkWriter::examine(std::span<const std::byte> plain,
   const Digest digest = sha256(plain);
   if (old && old->digest == digest) return {.reference = old};
   if (const auto known = find_recent(digest)) return {.reference = known};
+  if (parts_.leftovers != nullptr) {
+    if (const auto left = parts_.leftovers->find(digest)) return {.reference = left};
+  }
   return {.reference = Reference{.pack = {}, .slot = 0, .digest = digest},
           .frame_length = tools.encoder.append(plain, frames)};
 }

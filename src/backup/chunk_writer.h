@@ -10,6 +10,7 @@
 
 #include "backup/backup_record.h"
 #include "backup/frame.h"
+#include "backup/leftover_chunks.h"
 #include "backup/ordered_workers.h"
 #include "backup/pack_writer.h"
 #include "backup/recent_chunks.h"
@@ -36,7 +37,8 @@ class ChunkWriter {
     TreeShape shape;
     std::uint64_t bytes_to_read;  // of the whole backup
     Compression compression;
-    PackWriter& packs;  // outlives the writer, and is used by nobody else until flush()
+    PackWriter& packs;          // outlives the writer, and is used by nobody else until flush()
+    LeftoverChunks* leftovers;  // may be null
     // Called with the statistics before each piece; what it throws ends the work.
     std::function<void(const BackupStatistics&)> before_piece;
   };

@@ -7,15 +7,17 @@
 
 #include "backup/backups.h"
 #include "backup/chunk_writer.h"
+#include "backup/collect_garbage.h"
 #include "backup/damage_notes.h"
 #include "backup/device_io.h"
 #include "backup/json_fields.h"
 #include "backup/lease.h"
+#include "backup/leftover_chunks.h"
 #include "backup/pack_ledger.h"
 #include "backup/pack_reader.h"
 #include "backup/pack_writer.h"
-#include "backup/removal_plan.h"
 #include "backup/tree_update.h"
+#include "backup/zstd_text.h"
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/name.h"
@@ -87,18 +89,21 @@ class BackupRun {
         lineage_(plan.source.lineage),
         progress_(progress),
         stop_(std::move(stop)),
-        lease_(store, lineage_, {.backup = uuid_, .builds_on = builds_on(plan)}),
+        interrupted_(interrupted_backups(store, lineage_)),
+        lease_(store, lineage_, {.backup = uuid_, .builds_on = builds_on()}),
         data_packs_(store.objects(), lineage_, {PackKind::kData, uuid_, 0}, kDataPutsAtOnce),
         tree_packs_(store.objects(), lineage_, {PackKind::kTree, uuid_, 0}, 1) {}
 
   BackupRecord run();
 
  private:
-  static std::vector<Uuid> builds_on(const BackupPlan& plan) {
-    return plan.parent ? std::vector{*plan.parent} : std::vector<Uuid>();
+  std::vector<Uuid> builds_on() const {
+    std::vector<Uuid> backups = interrupted_;
+    if (plan_.parent) backups.push_back(*plan_.parent);
+    return backups;
   }
 
-  void read_parent();
+  void read_store();
   bool repairs() const { return parent_ && (plan_.repair || !damage_.empty()); }
   BackupRecord write_packs_under_lease();
   BackupRecord write_packs();
@@ -106,9 +111,8 @@ class BackupRun {
   std::optional<Reference> write_tree(const TreeShape& shape, const ChunkRanges& ranges,
                                       ChunkWriter& chunks, PackLedger& ledger);
   void commit(const BackupRecord& record);
-  void check_no_plan_names(const PackUses& packs);
   void put_volume_json();
-  void clean_up();
+  void clean_up(bool is_full);
 
   const Store& store_;
   const BackupPlan& plan_;
@@ -117,9 +121,11 @@ class BackupRun {
   const std::stop_token stop_;
   const Uuid uuid_ = Uuid::generate();
   const Timestamp created_ = now();
+  const std::vector<Uuid> interrupted_;  // backups whose packs this one may use
   Lease lease_;
   std::optional<BackupRecord> parent_;
-  SlotSet damage_;  // that notes tell of, in the parent's packs
+  PackUses usable_;  // packs of the interrupted ones
+  SlotSet damage_;   // that notes tell of, in the parent's packs and in these
   PackWriter data_packs_;
   PackWriter tree_packs_;
   bool may_be_committed_ = false;
@@ -127,25 +133,33 @@ class BackupRun {
 
 BackupRecord BackupRun::run() {
   try {
-    read_parent();
+    read_store();
     const BackupRecord record = write_packs_under_lease();
     commit(record);
-    attempt("remove the lease of a backup", [&] { lease_.release(); });
+    attempt("remove the lease of a backup", [&] { lease_.release(Lease::Leaves::kNothing); });
     return record;
+  } catch (const Error& error) {
+    clean_up(error.kind() == ErrorKind::kNoSpace);
+    throw;
   } catch (...) {
-    clean_up();
+    clean_up(false);
     throw;
   }
 }
 
-// After the lease was put: a remover that has not seen the lease has removed the parent's JSON
+// After the lease was put: a remover that has not seen the lease has removed the parent's record
 // before, so it is missed here.
-void BackupRun::read_parent() {
-  if (!plan_.parent) return;
-  parent_ = with_context("can't build on the parent backup",
-                         [&] { return read_backup(store_, lineage_, *plan_.parent); });
+void BackupRun::read_store() {
+  if (plan_.parent) {
+    parent_ = with_context("can't build on the parent backup",
+                           [&] { return read_backup(store_, lineage_, *plan_.parent); });
+  }
+  usable_ = usable_packs(store_, lineage_, interrupted_);
+  if (!parent_ && usable_.empty()) return;
   damage_ = list_damage(store_, lineage_);
-  damage_.erase_packs([&](const PackName& pack) { return !parent_->packs.contains(pack); });
+  damage_.erase_packs([&](const PackName& pack) {
+    return !usable_.contains(pack) && !(parent_ && parent_->packs.contains(pack));
+  });
 }
 
 // Without its lease a writer may find the parent's packs removed. That is no damage to the store.
@@ -162,11 +176,14 @@ BackupRecord BackupRun::write_packs() {
   const TreeShape shape(plan_.source.size, parent_ ? parent_->chunk_size : plan_.chunk_size);
   const ChunkRanges ranges = plan_chunks(shape);
   const std::uint64_t bytes_to_read = ranges.bytes_to_read(shape);
+  std::optional<LeftoverChunks> leftovers;
+  if (!usable_.empty()) leftovers.emplace(store_.objects(), lineage_, usable_, damage_);
   ChunkWriter chunks({.device_fd = plan_.device_fd,
                       .shape = shape,
                       .bytes_to_read = bytes_to_read,
                       .compression = plan_.compression,
                       .packs = data_packs_,
+                      .leftovers = leftovers ? &*leftovers : nullptr,
                       .before_piece = [&](const BackupStatistics& statistics) {
                         check_stop(stop_, "backup");
                         lease_.check();
@@ -178,6 +195,7 @@ BackupRecord BackupRun::write_packs() {
   tree_packs_.finish();
 
   if (repairs()) ledger.set_sizes_of(parent_->packs);
+  ledger.set_sizes_of(usable_);
   BackupStatistics statistics = chunks.statistics();
   for (const PackWriter* const writer : {&data_packs_, &tree_packs_}) {
     for (const auto& [pack, size] : writer->written()) {
@@ -211,7 +229,7 @@ std::optional<Reference> BackupRun::write_tree(const TreeShape& shape, const Chu
   std::optional<PackFooters> footers;
   std::optional<PackReader> parent_packs;
   if (parent_) {
-    footers.emplace(store_.objects(), *parent_);
+    footers.emplace(store_.objects(), lineage_, parent_->packs);
     parent_packs.emplace(store_.objects(), *parent_, *footers);
   }
 
@@ -231,35 +249,16 @@ std::optional<Reference> BackupRun::write_tree(const TreeShape& shape, const Chu
 
 void BackupRun::commit(const BackupRecord& record) {
   lease_.renew();
-  check_no_plan_names(record.packs);
   put_volume_json();
   check_stop(stop_, "backup");
 
-  const std::string key = json_key(lineage_, LineagePart::kBackups, uuid_);
+  const std::string text = encode_record(record);
+  if (text.size() > kMaxStoreJson)
+    throw Error(ErrorKind::kUnsupported, "the backup has more packs than readers take");
   may_be_committed_ = true;
-  put_json(store_.objects(), key, encode_record(record));
-  // If this host stood still since the last renewal, a remover may have done its work in between.
-  // No JSON: it was deleted already.
-  if (const auto info = store_.objects().head(key)) lease_.check_at(info->modified);
-}
-
-// A plan is dangerous if it names a pack of our own, or if the parent is gone and it names one of
-// the parent's: its remover may not have seen our lease. As long as the parent's JSON is there it
-// keeps its packs from every remover.
-void BackupRun::check_no_plan_names(const PackUses& packs) {
-  const std::vector<RemovalPlan> plans = list_plans(store_, lineage_);
-  const bool parent_gone =
-      plan_.parent && !plans.empty() &&
-      !store_.objects().head(json_key(lineage_, LineagePart::kBackups, *plan_.parent));
-  for (const RemovalPlan& plan : plans) {
-    for (const PackName& pack : plan.packs) {
-      if (!packs.contains(pack) || (pack.backup != uuid_ && !parent_gone)) continue;
-      throw Error(
-          ErrorKind::kUnavailable,
-          "the backup would refer to the pack {}, which is being removed as {} says: try again",
-          to_string(pack), plan.key);
-    }
-  }
+  store_.objects().put(backup_key(lineage_, uuid_), compress_text(text));
+  // Whoever revoked the lease before has counted this backup as one that will never be.
+  lease_.check_store();
 }
 
 // For people who look into the store: nothing reads it. So late, since it is removed with a
@@ -275,20 +274,21 @@ void BackupRun::put_volume_json() {
   store_.objects().put_if_absent(volume_key(lineage_), as_bytes(text));
 }
 
-void BackupRun::clean_up() {
+// What was stored stays for the next try, unless the store is full. It becomes garbage in time.
+void BackupRun::clean_up(bool is_full) {
+  // A put of the record that failed may still arrive: only a revocation makes it void then.
+  const bool keeps_packs = may_be_committed_ || !is_full;
   attempt("clean up after a failed backup", [&] {
-    if (may_be_committed_) {
-      // A put that failed may still arrive, and others may have read the JSON: the packs stay, as
-      // garbage if need be.
-      store_.objects().remove(json_key(lineage_, LineagePart::kBackups, uuid_));
-    } else {
-      for (PackWriter* const writer : {&data_packs_, &tree_packs_}) {
-        for (const PackName& pack : writer->stop()) {
-          store_.objects().remove(pack_key(lineage_, pack));
-        }
-      }
+    const bool has_packs = !data_packs_.stop().empty();
+    tree_packs_.stop();
+    if (may_be_committed_) store_.objects().remove(backup_key(lineage_, uuid_));
+    lease_.release(has_packs && keeps_packs ? Lease::Leaves::kPacks : Lease::Leaves::kNothing);
+    if (!has_packs || keeps_packs) return;
+    try {
+      delete_backup(store_, lineage_, uuid_);
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kNotFound) throw;  // it never was one
     }
-    lease_.release();
   });
 }
 

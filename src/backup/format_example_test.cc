@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "backup/backup_testing.h"
+#include "backup/zstd_text.h"
 #include "base/bytes.h"
 
 namespace convoy {
@@ -59,6 +60,15 @@ void print_hex_dump(std::ostream& out, std::span<const std::byte> bytes) {
   }
 }
 
+// Records stand in the page as text.
+bool is_compressed(const std::string& key) {
+  return key.ends_with(".zst");
+}
+
+bool is_json(const std::string& key) {
+  return key.ends_with(".json") || is_compressed(key);
+}
+
 // The page's blocks "```json KEY" and "```hex KEY", as objects.
 MemoryStore::Objects objects_of_page() {
   const auto page = std::filesystem::path(__FILE__).parent_path() / "../../docs/backup-format.md";
@@ -73,8 +83,9 @@ MemoryStore::Objects objects_of_page() {
       text += line + '\n';
     } else {
       const auto plain = as_bytes(text);
-      objects[key].data =
-          kind == "```hex" ? parse_hex_dump(text) : Bytes(plain.begin(), plain.end());
+      objects[key].data = kind == "```hex"     ? parse_hex_dump(text)
+                          : is_compressed(key) ? compress_text(text)
+                                               : Bytes(plain.begin(), plain.end());
       key.clear();
       text.clear();
     }
@@ -109,8 +120,7 @@ std::string masked(const std::string& key) {
 std::multiset<std::string> forms_of(const MemoryStore::Objects& objects) {
   std::multiset<std::string> forms;
   for (const auto& [key, object] : objects) {
-    const bool json = key.ends_with(".json");
-    forms.insert(masked(key) + (json ? "" : fmt::format(": {} bytes", object.data.size())));
+    forms.insert(masked(key) + (is_json(key) ? "" : fmt::format(": {} bytes", object.data.size())));
   }
   return forms;
 }
@@ -118,9 +128,10 @@ std::multiset<std::string> forms_of(const MemoryStore::Objects& objects) {
 std::string as_page(const MemoryStore::Objects& objects) {
   std::ostringstream page;
   for (const auto& [key, object] : objects) {
-    const bool json = key.ends_with(".json");
-    page << "```" << (json ? "json " : "hex ") << key << "\n";
-    if (json) {
+    page << "```" << (is_json(key) ? "json " : "hex ") << key << "\n";
+    if (is_compressed(key)) {
+      page << decompress_text(object.data, kMaxStoreJson);
+    } else if (is_json(key)) {
       page << as_text(object.data);
     } else {
       print_hex_dump(page, object.data);

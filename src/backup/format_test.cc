@@ -148,10 +148,10 @@ TEST_F(PackFormat, IsRefusedWithASlotOutsideOfItsFrames) {
   EXPECT_EQ(read_slots(with_slots(dropped)).size(), 3U);
 }
 
-TEST_F(PackFormat, IsRefusedWithALaterGeneration) {
+TEST_F(PackFormat, IsRefusedWithAFieldOfALaterVersion) {
   constexpr std::size_t kUnsummed = 40;
   Bytes later = changed<PackTrailer>(pack_, pack_.size() - sizeof(PackTrailer),
-                                     [](auto& trailer) { trailer.generation = 1; });
+                                     [](auto& trailer) { trailer.reserved[0] = 1; });
   const auto checksum =
       sha256(std::span(later).subspan(frames_.size(), later.size() - frames_.size() - kUnsummed));
   std::memcpy(later.data() + later.size() - kUnsummed, checksum.data(), checksum.size());

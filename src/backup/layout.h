@@ -24,10 +24,19 @@ struct PackName {
   auto operator<=>(const PackName&) const = default;
 };
 
-// "<backup>-<number>.data" or ".tree".
+// "<backup>/<number>.data" or ".tree".
 std::string to_string(const PackName& pack);
 // The inverse of to_string; nothing for any other text.
 std::optional<PackName> parse_pack_name(std::string_view text);
+
+// An object that holds a pack: the one that its writer put, or one made of it later, which has no
+// bytes for slots that nobody needed by then.
+struct PackObject {
+  PackName pack;
+  std::optional<Uuid> rewriting = std::nullopt;  // which time it was; nothing: as it was written
+
+  auto operator<=>(const PackObject&) const = default;
+};
 
 // All of a store stands under this directory of its destination.
 inline constexpr char kStoreDirectory[] = "convoy/";
@@ -35,14 +44,28 @@ inline constexpr char kStoreKey[] = "convoy/store.json";
 inline constexpr char kLineagesPrefix[] = "convoy/volumes/";
 
 // Directories of one lineage.
-enum class LineagePart { kBackups, kPacks, kLeases, kPlans, kDamaged };
+enum class LineagePart { kBackups, kPacks, kRewrittenPacks, kLeases, kPlans, kDamaged };
 std::string lineage_prefix(const Uuid& lineage);
 std::string prefix_of(const Uuid& lineage, LineagePart part);
 
 std::string volume_key(const Uuid& lineage);
-std::string pack_key(const Uuid& lineage, const PackName& pack);
 
-// The key of "<id>.json" in a part of the lineage: a backup, a lease or a plan.
+// The directory of the packs that one backup has written, as they were written.
+std::string packs_prefix(const Uuid& lineage, const Uuid& backup);
+std::string pack_key(const Uuid& lineage, const PackName& pack);
+std::string rewritten_pack_key(const Uuid& lineage, const PackName& pack, const Uuid& rewriting);
+// The object of either; nothing for any other key.
+std::optional<PackObject> parse_pack_key(std::string_view key);
+
+// A backup's record, and its inverse: nothing for any other key.
+std::string backup_key(const Uuid& lineage, const Uuid& backup);
+std::optional<Uuid> parse_backup_key(std::string_view key);
+
+// What takes a writer's lease away: see revocations in backup/lease.h.
+std::string revocation_key(const Uuid& lineage, const Uuid& backup);
+std::optional<Uuid> parse_revocation_key(std::string_view key);
+
+// The key of "<id>.json" in a part of the lineage: a lease, a plan or a note of damage.
 std::string json_key(const Uuid& lineage, LineagePart part, const Uuid& id);
 // The <id> of such a key; nothing for any other key.
 std::optional<Uuid> parse_json_key(std::string_view key);

@@ -1,5 +1,7 @@
 #include "backup/lease.h"
 
+#include <set>
+
 #include <nlohmann/json.hpp>
 #include <spdlog/spdlog.h>
 
@@ -38,18 +40,13 @@ LeaseRecord parse(const nlohmann::json& json) {
   return record;
 }
 
-[[noreturn]] void refuse_lapsed() {
-  throw Error(
-      ErrorKind::kUnavailable,
-      "the backup lost its lease on the store: the store could not be reached, or this host "
-      "stood still, for too long");
-}
-
 }  // namespace
 
 Lease::Lease(const Store& store, const Uuid& lineage, const LeaseRecord& record)
     : store_(store),
-      key_(json_key(lineage, LineagePart::kLeases, Uuid::generate())),
+      lineage_(lineage),
+      backup_(record.backup),
+      key_(json_key(lineage, LineagePart::kLeases, record.backup)),
       text_(encode(record)) {
   const std::scoped_lock lock(mutex_);
   try {
@@ -74,31 +71,29 @@ void Lease::renew() {
 }
 
 void Lease::check() const {
-  if (lapsed_) refuse_lapsed();
+  if (!revoked_) return;
+  throw Error(ErrorKind::kUnavailable,
+              "the backup lost its lease on the store: the store could not be reached, or this "
+              "host stood still, for too long, or somebody unlocked the store");
 }
 
-void Lease::check_at(Timestamp time) const {
-  const std::scoped_lock lock(mutex_);
-  if (lapsed_ || lapsed_by(time)) refuse_lapsed();
+void Lease::check_store() {
+  if (revocation_of(store_, lineage_, backup_)) revoked_ = true;
+  check();
 }
 
-void Lease::release() {
+void Lease::release(Leaves leaves) {
   renewal_.request_stop();
   if (renewal_.joinable()) renewal_.join();
-  store_.objects().remove(key_);
+  if (leaves == Leaves::kPacks)
+    revoke(store_, lineage_, backup_);
+  else
+    store_.objects().remove(key_);
 }
 
 void Lease::put_locked() {
   put_json(store_.objects(), key_, text_);
-  const auto info = store_.objects().head(key_);
-  // A remover takes away the leases of writers that it takes for dead.
-  if (!info || lapsed_by(info->modified)) lapsed_ = true;
-  if (info) last_ = info->modified;
-}
-
-bool Lease::lapsed_by(Timestamp time) const {
-  // In both directions: a clock that was set back hides how long the gap was.
-  return last_ && std::chrono::abs(time - *last_) >= store_.times().lease_duration;
+  if (revocation_of(store_, lineage_, backup_)) revoked_ = true;
 }
 
 void Lease::renew_until_stopped(const std::stop_token& stop) {
@@ -115,23 +110,52 @@ void Lease::renew_until_stopped(const std::stop_token& stop) {
 
 std::vector<FoundLease> list_leases(const Store& store, const Uuid& lineage) {
   std::vector<FoundLease> leases;
+  std::set<Uuid> revoked;
   store.objects().list(prefix_of(lineage, LineagePart::kLeases), [&](const ObjectInfo& info) {
-    if (!parse_json_key(info.key)) return;
-    try {
-      leases.push_back({.key = info.key,
-                        .renewed = info.modified,
-                        .record = parse(get_json(store.objects(), info.key))});
-    } catch (const Error& error) {
-      if (error.kind() == ErrorKind::kNotFound) return;  // its backup has ended since
-      if (error.kind() != ErrorKind::kCorrupt && error.kind() != ErrorKind::kUnsupported) throw;
-      leases.push_back({.key = info.key, .renewed = info.modified, .record = std::nullopt});
+    if (const auto backup = parse_revocation_key(info.key)) revoked.insert(*backup);
+    if (const auto backup = parse_json_key(info.key)) {
+      leases.push_back(
+          {.key = info.key, .backup = *backup, .renewed = info.modified, .record = {}});
     }
+  });
+  std::erase_if(leases, [&](FoundLease& lease) {
+    if (revoked.contains(lease.backup)) return true;
+    try {
+      lease.record = parse(get_json(store.objects(), lease.key));
+      if (lease.record->backup != lease.backup) lease.record.reset();
+    } catch (const Error& error) {
+      if (error.kind() == ErrorKind::kNotFound) return true;  // its backup has ended since
+      if (error.kind() != ErrorKind::kCorrupt && error.kind() != ErrorKind::kUnsupported) throw;
+    }
+    return false;
   });
   return leases;
 }
 
-bool may_be_alive(const FoundLease& lease, Timestamp now, const StoreTimes& times) {
-  return now - lease.renewed < times.lease_duration + times.lease_renewal;
+std::map<Uuid, Timestamp> list_revocations(const Store& store, const Uuid& lineage) {
+  std::map<Uuid, Timestamp> revocations;
+  store.objects().list(prefix_of(lineage, LineagePart::kLeases), [&](const ObjectInfo& info) {
+    if (const auto backup = parse_revocation_key(info.key)) revocations[*backup] = info.modified;
+  });
+  return revocations;
+}
+
+std::optional<Timestamp> revocation_of(const Store& store, const Uuid& lineage,
+                                       const Uuid& backup) {
+  const auto info = store.objects().head(revocation_key(lineage, backup));
+  return info ? std::optional(info->modified) : std::nullopt;
+}
+
+void revoke(const Store& store, const Uuid& lineage, const Uuid& backup) {
+  ObjectStore& objects = store.objects();
+  // Not put again: what was committed in between would no longer be void.
+  if (!objects.head(backup_key(lineage, backup)) && !revocation_of(store, lineage, backup))
+    put_json(objects, revocation_key(lineage, backup), "{\"version\":1}\n");
+  objects.remove(json_key(lineage, LineagePart::kLeases, backup));
+}
+
+bool is_dead(const FoundLease& lease, Timestamp now, const StoreTimes& times) {
+  return now - lease.renewed >= times.lease_duration + times.lease_renewal;
 }
 
 }  // namespace convoy

@@ -1,14 +1,16 @@
 // Leases: how those who write backups keep others from removing what they build on.
 //
-// A writer puts its lease before it reads the parent's JSON and before its first pack, and puts it
-// again and again until its backup is committed. Whether a lease has lapsed is judged by the times
-// that the store gave the objects, never by a host's clock: the writer looks at the gaps between
-// its own renewals, a remover at the age of the last one.
+// A writer puts its lease before it reads the parent's record and before its first pack, and puts
+// it again and again until its backup is committed. A remover that finds a lease which was not
+// renewed for too long, by the times that the store gave the objects and never by a host's clock,
+// takes it away for good: it puts a revocation, and after that counts the lease as gone. A writer
+// that finds itself revoked fails. So nothing depends on when a writer wakes up: a backup that is
+// committed after its revocation is void, for everybody.
 #pragma once
 
 #include <atomic>
-#include <chrono>
 #include <condition_variable>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -32,54 +34,64 @@ class Lease {
   // Puts the lease and begins to renew it on a thread of its own. Throws what ObjectStore::put
   // throws.
   Lease(const Store& store, const Uuid& lineage, const LeaseRecord& record);
-  // Ends the renewal, but leaves the lease as it is: it lapses by itself.
+  // Ends the renewal, but leaves the lease as it is: others revoke it in time.
   ~Lease();
   Lease(const Lease&) = delete;
   Lease& operator=(const Lease&) = delete;
 
-  // Renews it now. Throws kUnavailable if the lease ever lapsed, so that a remover may have taken
-  // the writer for dead; else what the store throws.
+  // Renews it now. Throws kUnavailable if it was revoked; else what the store throws.
   void renew();
 
-  // Throws as renew() if a lapse is known already. Does not touch the store, and never waits.
+  // Throws as renew() if a revocation is known already. Does not touch the store, and never waits.
   void check() const;
 
-  // Throws as renew() if `time`, that of an object put after the last renewal, shows that the lease
-  // had lapsed by then.
-  void check_at(Timestamp time) const;
+  // Throws as renew() if the lease is revoked now.
+  void check_store();
 
-  // Ends the renewal and removes the lease.
-  void release();
+  // Ends the renewal and removes the lease. Of a backup that failed and leaves packs, a revocation
+  // stays: the next writer finds them by it.
+  enum class Leaves { kNothing, kPacks };
+  void release(Leaves leaves);
 
  private:
   void put_locked();
-  bool lapsed_by(Timestamp time) const;
   void renew_until_stopped(const std::stop_token& stop);
 
   const Store store_;
+  const Uuid lineage_;
+  const Uuid backup_;
   const std::string key_;
   const std::string text_;
 
-  mutable std::mutex mutex_;  // held while the lease is put
+  std::mutex mutex_;  // held while the lease is put
   std::condition_variable_any wake_;
-  std::optional<Timestamp> last_;
-  std::atomic<bool> lapsed_ = false;
+  std::atomic<bool> revoked_ = false;
 
   std::jthread renewal_;  // last, since it uses all the others
 };
 
-// A lease as a remover finds it.
+// A lease as others find it.
 struct FoundLease {
   std::string key;
+  Uuid backup;
   Timestamp renewed;
   std::optional<LeaseRecord> record;  // nothing if it can't be understood
 };
 
-// All leases of a lineage.
+// The leases of a lineage that are not revoked.
 std::vector<FoundLease> list_leases(const Store& store, const Uuid& lineage);
 
-// False if the writer must have noticed by `now`, a time of the store, that the lease lapsed. Errs
-// on the side of true by one renewal: the clocks of a store's servers may differ a little.
-bool may_be_alive(const FoundLease& lease, Timestamp now, const StoreTimes& times);
+// When the leases of a lineage's backups were revoked, of all or of one. A backup that was
+// committed before that is complete all the same.
+std::map<Uuid, Timestamp> list_revocations(const Store& store, const Uuid& lineage);
+std::optional<Timestamp> revocation_of(const Store& store, const Uuid& lineage, const Uuid& backup);
+
+// Takes the lease away from its writer, which may be at work still: its backup can't be completed
+// any more. If it is complete already, only the lease is removed. Throws as ObjectStore::put.
+void revoke(const Store& store, const Uuid& lineage, const Uuid& backup);
+
+// Whether a lease that is this old at `now`, a time of the store, counts as dead. One renewal more
+// than a lease's duration: the clocks of a store's servers may differ a little.
+bool is_dead(const FoundLease& lease, Timestamp now, const StoreTimes& times);
 
 }  // namespace convoy

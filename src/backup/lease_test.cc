@@ -38,48 +38,88 @@ TEST_F(LeaseTest, IsRenewedAndTriedAgainAndThenRemoved) {
   Lease lease(store, lineage_, {.backup = backup_, .builds_on = {}});
   EXPECT_TRUE(eventually([&] { return puts > 4; }));
   lease.check();
-  lease.release();
+  lease.release(Lease::Leaves::kNothing);
   EXPECT_THAT(lease_keys(), IsEmpty());
   const int puts_so_far = puts;
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
   EXPECT_EQ(puts, puts_so_far);
 }
 
-TEST_F(LeaseTest, KnowsALapseFromThenOn) {
+TEST_F(LeaseTest, KnowsItsRevocationFromTheNextRenewalOn) {
   Lease lease(store_, lineage_, {.backup = backup_, .builds_on = {}});
-  objects_.advance(kLeaseDuration - std::chrono::milliseconds(1));
+  objects_.advance(hours(1));
   lease.renew();
-  objects_.advance(kLeaseDuration);
+  revoke(store_, lineage_, backup_);
   lease.check();  // nothing is known yet
   EXPECT_EQ(error_of([&] { lease.renew(); }).kind(), ErrorKind::kUnavailable);
-  EXPECT_THROW(lease.renew(), Error);
+  EXPECT_THROW(lease.check(), Error);
+  EXPECT_THAT(list_leases(store_, lineage_), IsEmpty());  // though it was put again
+}
+
+TEST_F(LeaseTest, KnowsItsRevocationWhenItLooks) {
+  Lease lease(store_, lineage_, {.backup = backup_, .builds_on = {}});
+  lease.check_store();
+  revoke(store_, lineage_, backup_);
+  EXPECT_THROW(lease.check_store(), Error);
   EXPECT_THROW(lease.check(), Error);
 }
 
-TEST_F(LeaseTest, TakesAClockSetBackForALapse) {
-  Lease lease(store_, lineage_, {.backup = backup_, .builds_on = {}});
-  objects_.advance(-hours(1));
-  EXPECT_THROW(lease.renew(), Error);
-}
-
-TEST_F(LeaseTest, ThatWasRemovedHasLapsed) {
-  Lease lease(store_, lineage_, {.backup = backup_, .builds_on = {}});
-  objects_.hook = [&](Call call, const std::string& key) {
-    if (call == Call::kHead) objects_.remove(key);
-  };
-  EXPECT_THROW(lease.renew(), Error);
-  objects_.hook = nullptr;
-}
-
-TEST_F(LeaseTest, IsAliveToOthersLongerThanToItsWriter) {
+TEST_F(LeaseTest, CountsAsDeadWhenItWasNotRenewedForLong) {
   const Lease lease(store_, lineage_, {.backup = backup_, .builds_on = {Uuid::generate()}});
   const auto found = list_leases(store_, lineage_);
   ASSERT_EQ(found.size(), 1U);
   EXPECT_EQ(found[0].record->backup, backup_);
   EXPECT_EQ(found[0].record->builds_on.size(), 1U);
   const Timestamp renewed = found[0].renewed;
-  EXPECT_TRUE(may_be_alive(found[0], renewed + kLeaseDuration, store_.times()));
-  EXPECT_FALSE(may_be_alive(found[0], renewed + kLeaseDuration + kLeaseRenewal, store_.times()));
+  EXPECT_FALSE(is_dead(found[0], renewed + kLeaseDuration, store_.times()));
+  EXPECT_TRUE(is_dead(found[0], renewed + kLeaseDuration + kLeaseRenewal, store_.times()));
+}
+
+TEST_F(LeaseTest, OfACompleteBackupIsOnlyRemoved) {
+  TestDevice device(kMiB);
+  device.write(0, noise(1, kMiB));
+  const BackupRecord record = back_up_all(device);
+  const Lease lease(store_, lineage_, {.backup = record.info.uuid, .builds_on = {}});
+  revoke(store_, lineage_, record.info.uuid);
+  EXPECT_THAT(lease_keys(), IsEmpty());
+  EXPECT_EQ(backups_of(store_, lineage_).size(), 1U);
+}
+
+TEST_F(LeaseTest, RevocationsMakeVoidWhatIsCommittedAfterThemOnly) {
+  TestDevice device(kMiB);
+  device.write(0, noise(1, kMiB));
+  const BackupRecord before = back_up_all(device);
+  const BackupRecord after = back_up_all(device, before);
+  const auto revocation_of_both = [&] {
+    for (const BackupRecord* const record : {&before, &after})
+      objects_.put(revocation_key(lineage_, record->info.uuid), as_bytes("{}"));
+  };
+  revocation_of_both();
+  EXPECT_EQ(backups_of(store_, lineage_).size(), 2U);
+  objects_.advance(std::chrono::milliseconds(1));
+  const std::string key = backup_key(lineage_, after.info.uuid);
+  objects_.put(key, objects_.get(key, kMaxStoreJson));
+  EXPECT_EQ(backups_of(store_, lineage_), std::vector{before.info.uuid});
+  EXPECT_EQ(void_backups_of(store_, lineage_), std::vector{after.info.uuid});
+  EXPECT_EQ(list_backups(store_, std::nullopt).backups.size(), 1U);
+  EXPECT_EQ(error_of([&] { read_backup(store_, lineage_, after.info.uuid); }).kind(),
+            ErrorKind::kNotFound);
+  EXPECT_EQ(read_backup(store_, lineage_, before.info.uuid).info.uuid, before.info.uuid);
+  EXPECT_EQ(error_of([&] { back_up_all(device, after); }).kind(), ErrorKind::kNotFound);
+}
+
+TEST_F(LeaseTest, RevocationsEndAfterAMonth) {
+  revoke(store_, lineage_, backup_);
+  TestDevice device(kMiB);
+  const auto collect = [&] {
+    collect_garbage(store_, lineage_, CollectionMode::kWhatNobodyRefersTo, {}, {});
+  };
+  objects_.advance(kRevocationAge - std::chrono::minutes(1));
+  collect();
+  EXPECT_EQ(lease_keys().size(), 1U);
+  objects_.advance(std::chrono::minutes(1));
+  collect();
+  EXPECT_THAT(keys_under(""), testing::ElementsAre(kStoreKey));
 }
 
 TEST_F(LeaseTest, ThatCantBeUnderstoodKeepsEverythingWhileItIsAlive) {
@@ -94,7 +134,8 @@ TEST_F(LeaseTest, ThatCantBeUnderstoodKeepsEverythingWhileItIsAlive) {
 
   objects_.advance(hours(25));
   delete_and_forget(back_up_all(device).info.uuid);
-  EXPECT_THAT(keys_under(""), testing::ElementsAre(kStoreKey));
+  EXPECT_THAT(pack_keys(), IsEmpty());
+  check_nothing_is_left_over();
 }
 
 }  // namespace

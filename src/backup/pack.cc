@@ -33,8 +33,7 @@ void append_footer(std::span<const PackSlot> slots, FrameEncoder& encoder,
   const std::uint32_t length = encoder.append(std::as_bytes(slots), pack);
   PackTrailer trailer{.footer_offset = static_cast<std::uint32_t>(begin),
                       .footer_length = length,
-                      .generation = 0,
-                      .reserved = 0,
+                      .reserved = {},
                       .checksum = {},
                       .magic = kMagic};
   const auto bytes = bytes_of(trailer);
@@ -62,7 +61,8 @@ std::vector<PackSlot> parse_footer(std::span<const std::byte> footer, const Pack
   if (sha256(footer.first(footer.size() - kUnsummed)) != trailer.checksum) {
     refuse("its checksum is wrong");
   }
-  if (trailer.generation != 0 || trailer.reserved != 0) refuse("its generation is not 0");
+  if (trailer.reserved[0] != 0 || trailer.reserved[1] != 0)
+    refuse("a field that must be zero is not");
   const auto plain =
       decoder.decode(footer.first(trailer.footer_length), kMaxPackSlots * sizeof(PackSlot));
   if (plain.size() % sizeof(PackSlot) != 0) refuse("its last slot is cut off");

@@ -26,8 +26,7 @@ static_assert(sizeof(PackSlot) == 40);
 struct PackTrailer {
   Le32 footer_offset;
   Le32 footer_length;
-  Le32 generation;  // 0; a pack rewritten without its dead slots has one more than before
-  Le32 reserved;
+  std::array<Le32, 2> reserved;
   Digest checksum;  // of everything from the footer's begin to here
   std::array<char, 8> magic;
 };

@@ -7,6 +7,9 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <set>
+#include <string>
 #include <vector>
 
 #include "backup/backup_record.h"
@@ -16,43 +19,63 @@
 
 namespace convoy {
 
-// Fills `out` from the pack at `offset`. Throws kCorrupt if it ends before, or is gone: that is
-// damage to the backup.
-void read_pack(ObjectStore& objects, const std::string& key, std::uint64_t offset,
-               std::span<std::byte> out);
+// Where the slots of a pack are, and in which object.
+struct PackFooter {
+  std::string key;
+  std::vector<PackSlot> slots;
+};
 
 // Thread-safe. Remembers the footers used last, in bounded memory, and reads none twice at once.
+// Packs may be rewritten meanwhile.
 class PackFooters {
  public:
-  // `objects` and `record` must outlive this.
-  PackFooters(ObjectStore& objects, const BackupRecord& record)
-      : objects_(objects), record_(record) {}
+  // For readers of the packs that `packs` lists. `objects` and `packs` must outlive this.
+  PackFooters(ObjectStore& objects, const Uuid& lineage, const PackUses& packs)
+      : objects_(objects), lineage_(lineage), packs_(packs) {}
 
-  using Slots = std::shared_ptr<const std::vector<PackSlot>>;
+  using Footer = std::shared_ptr<const PackFooter>;
 
-  // Throws kCorrupt if the backup lists no such pack, or the footer is damaged; else what
-  // ObjectStore::get_range throws.
-  Slots slots_of(const PackName& pack);
+  // Throws kCorrupt if `packs` has no such pack, the pack is missing, or its footer is damaged;
+  // else what ObjectStore::get_range throws.
+  Footer footer_of(const PackName& pack);
+
+  // To be called when the object that `footer` is of is gone. The next footer_of() looks where the
+  // pack is now.
+  void forget(const PackName& pack, const Footer& footer);
 
  private:
   struct Known {
     PackName pack;
-    std::shared_future<Slots> slots;
+    std::shared_future<Footer> footer;
     std::size_t size = 0;  // in slots, and one for itself; 0 while it is being read
   };
   using Position = std::list<Known>::iterator;
 
-  static Slots wait_for(const std::shared_future<Slots>& slots);
-  Slots read(const PackName& pack);
+  // An object that holds a pack.
+  struct Place {
+    std::string key;
+    std::uint64_t size = 0;
+  };
+
+  static Footer wait_for(const std::shared_future<Footer>& footer);
+  Footer read(const PackName& pack);
+  std::optional<PackFooter> read_at(const Place& place);
+  std::optional<Place> rewritten(const PackName& pack, const std::string& but_not);
+  void list_rewritten();
   void forget_oldest();
 
   ObjectStore& objects_;
-  const BackupRecord& record_;
+  const Uuid lineage_;
+  const PackUses& packs_;
 
   std::mutex mutex_;
   std::list<Known> known_;  // the one used last in front
   std::map<PackName, Position> position_of_;
   std::size_t total_size_ = 0;
+
+  std::mutex rewritten_mutex_;           // held while they are listed
+  std::map<PackName, Place> rewritten_;  // the newest of each, when they were last listed
+  std::set<PackName> missing_;           // neither as written nor rewritten
 };
 
 }  // namespace convoy

@@ -41,39 +41,64 @@ void PackReader::read(std::span<const Item> items, std::size_t max_length, const
   };
   std::ranges::sort(order, {}, where);
 
-  // Slots stand in a pack in ascending order, so neighbours here are neighbours there.
-  std::vector<Placed> run;
-  const auto finish_run = [&] {
-    if (!run.empty()) read_run(run, items, max_length, visit);
-    run.clear();
-  };
-  for (const std::size_t index : order) {
-    const Reference& reference = items[index].reference;
-    const PackSlot slot = about(items[index], [&] { return place(reference); });
-    const bool continues = !run.empty() &&
-                           items[run.back().index].reference.pack == reference.pack &&
-                           slot.offset >= run.front().slot.offset &&
-                           slot.offset <= end_of(run.back().slot) + kMaxGap &&
-                           end_of(slot) <= run.front().slot.offset + kMaxRun;
-    if (!continues) finish_run();
-    run.push_back({.index = index, .slot = slot});
+  for (std::span<const std::size_t> rest = order; !rest.empty();) {
+    const PackName& pack = items[rest.front()].reference.pack;
+    const auto end = std::ranges::find_if(
+        rest, [&](std::size_t index) { return items[index].reference.pack != pack; });
+    const auto count = static_cast<std::size_t>(end - rest.begin());
+    read_from_pack(rest.first(count), items, max_length, visit);
+    rest = rest.subspan(count);
   }
-  finish_run();
+}
+
+// Begins anew with what is left whenever the pack has been rewritten and so is elsewhere.
+void PackReader::read_from_pack(std::span<const std::size_t> indices, std::span<const Item> items,
+                                std::size_t max_length, const Visit& visit) {
+  const PackName& pack = items[indices.front()].reference.pack;
+  while (!indices.empty()) {
+    const PackFooters::Footer footer =
+        about(items[indices.front()], [&] { return footers_.footer_of(pack); });
+    // Slots stand in a pack in ascending order, so neighbours here are neighbours there.
+    std::vector<Placed> run;
+    for (const std::size_t index : indices) {
+      const PackSlot slot =
+          about(items[index], [&] { return place(*footer, items[index].reference); });
+      if (!run.empty() && (slot.offset < run.front().slot.offset ||
+                           slot.offset > end_of(run.back().slot) + kMaxGap ||
+                           end_of(slot) > run.front().slot.offset + kMaxRun))
+        break;
+      run.push_back({.index = index, .slot = slot});
+    }
+    if (read_run(footer->key, run, items, max_length, visit))
+      indices = indices.subspan(run.size());
+    else
+      footers_.forget(pack, footer);
+  }
 }
 
 void PackReader::check_place(const Item& item) {
-  about(item, [&] { place(item.reference); });
+  about(item, [&] { place(*footers_.footer_of(item.reference.pack), item.reference); });
 }
 
-void PackReader::read_run(std::span<const Placed> run, std::span<const Item> items,
-                          std::size_t max_length, const Visit& visit) {
-  const Item& first = items[run.front().index];
+// False if the object is gone.
+bool PackReader::read_run(const std::string& key, std::span<const Placed> run,
+                          std::span<const Item> items, std::size_t max_length, const Visit& visit) {
   const std::uint64_t begin = run.front().slot.offset;
   std::uint64_t end = begin;
   for (const Placed& placed : run) end = std::max(end, end_of(placed.slot));
   run_.resize(end - begin);
-  const std::string key = pack_key(record_.info.source.lineage, first.reference.pack);
-  about(first, [&] { read_pack(objects_, key, begin, run_); });
+  std::size_t count = 0;
+  try {
+    count = objects_.get_range(key, begin, run_);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kNotFound) throw;
+    return false;
+  }
+  about(items[run.front().index], [&] {
+    if (count != run_.size())
+      throw Error(ErrorKind::kCorrupt, "the pack ends at byte {}, before byte {}", begin + count,
+                  end);
+  });
 
   for (const Placed& placed : run) {
     const Item& item = items[placed.index];
@@ -88,17 +113,15 @@ void PackReader::read_run(std::span<const Placed> run, std::span<const Item> ite
       visit(placed.index, decoded);
     });
   }
+  return true;
 }
 
-PackSlot PackReader::place(const Reference& reference) {
-  const PackFooters::Slots slots = footers_.slots_of(reference.pack);
-  if (reference.slot >= slots->size()) {
+PackSlot PackReader::place(const PackFooter& footer, const Reference& reference) {
+  if (reference.slot >= footer.slots.size())
     throw Error(ErrorKind::kCorrupt, "the pack has no slot {}", reference.slot);
-  }
-  const PackSlot& slot = (*slots)[reference.slot];
-  if (slot.length == 0 || slot.digest != reference.digest) {
+  const PackSlot& slot = footer.slots[reference.slot];
+  if (slot.length == 0 || slot.digest != reference.digest)
     throw Error(ErrorKind::kCorrupt, "slot {} is that of something else", reference.slot);
-  }
   return slot;
 }
 

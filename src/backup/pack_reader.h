@@ -46,9 +46,11 @@ class PackReader {
     PackSlot slot;
   };
 
-  PackSlot place(const Reference& reference);
-  void read_run(std::span<const Placed> run, std::span<const Item> items, std::size_t max_length,
-                const Visit& visit);
+  static PackSlot place(const PackFooter& footer, const Reference& reference);
+  void read_from_pack(std::span<const std::size_t> indices, std::span<const Item> items,
+                      std::size_t max_length, const Visit& visit);
+  bool read_run(const std::string& key, std::span<const Placed> run, std::span<const Item> items,
+                std::size_t max_length, const Visit& visit);
   // Runs `action`; what it throws gets the item's backup, range and pack before it.
   template <typename Action>
   auto about(const Item& item, Action&& action) const;

@@ -9,28 +9,32 @@
 namespace convoy {
 namespace {
 
-std::vector<PackName> parse_packs(const nlohmann::json& json) {
-  const JsonFields fields(json);
-  fields.check_version();
-  const nlohmann::json& list = fields.field("packs");
-  if (!list.is_array()) fields.refuse("packs", "is not a list");
+std::vector<PackName> parse_packs(const JsonFields& fields, const std::string& name) {
+  const nlohmann::json& list = fields.field(name);
+  if (!list.is_array()) fields.refuse(name, "is not a list");
   std::vector<PackName> packs;
   packs.reserve(list.size());
   for (const nlohmann::json& element : list) {
     const auto pack =
         element.is_string() ? parse_pack_name(element.get_ref<const std::string&>()) : std::nullopt;
-    if (!pack) fields.refuse("packs", "has an element that is not the name of a pack");
+    if (!pack) fields.refuse(name, "has an element that is not the name of a pack");
     packs.push_back(*pack);
   }
   return packs;
 }
 
+nlohmann::json encode_packs(const std::vector<PackName>& packs) {
+  nlohmann::json names = nlohmann::json::array();
+  for (const PackName& pack : packs) names.push_back(to_string(pack));
+  return names;
+}
+
 }  // namespace
 
 void put_plan(const Store& store, const RemovalPlan& plan) {
-  nlohmann::json packs = nlohmann::json::array();
-  for (const PackName& pack : plan.packs) packs.push_back(to_string(pack));
-  const nlohmann::json json = {{"version", 1}, {"packs", packs}};
+  const nlohmann::json json = {{"version", 1},
+                               {"packs", encode_packs(plan.packs)},
+                               {"rewrites", encode_packs(plan.rewrites)}};
   put_json(store.objects(), plan.key, json.dump() + '\n');
 }
 
@@ -38,10 +42,15 @@ std::vector<RemovalPlan> list_plans(const Store& store, const Uuid& lineage) {
   std::vector<RemovalPlan> plans;
   store.objects().list(prefix_of(lineage, LineagePart::kPlans), [&](const ObjectInfo& info) {
     if (!parse_json_key(info.key)) return;
-    RemovalPlan plan{.key = info.key, .packs = {}};
+    RemovalPlan plan{.key = info.key, .packs = {}, .rewrites = {}};
     try {
       const nlohmann::json json = get_json(store.objects(), info.key);
-      plan.packs = with_context(info.key, [&] { return parse_packs(json); });
+      with_context(info.key, [&] {
+        const JsonFields fields(json);
+        fields.check_version();
+        plan.packs = parse_packs(fields, "packs");
+        plan.rewrites = parse_packs(fields, "rewrites");
+      });
     } catch (const Error& error) {
       if (error.kind() == ErrorKind::kNotFound) return;  // its remover is done
       if (error.kind() != ErrorKind::kCorrupt) throw;

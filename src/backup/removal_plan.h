@@ -13,7 +13,8 @@ namespace convoy {
 
 struct RemovalPlan {
   std::string key;
-  std::vector<PackName> packs;
+  std::vector<PackName> packs;     // to be removed
+  std::vector<PackName> rewrites;  // to be rewritten without what nobody refers to
 };
 
 // Throws what ObjectStore::put throws.

@@ -33,7 +33,7 @@ class Restore {
   Restore(const Store& store, const BackupRecord& record, int device_fd,
           const ProgressSink& progress, std::stop_token stop, const DamageSink& damaged)
       : record_(record),
-        footers_(store.objects(), record),
+        footers_(store.objects(), record.info.source.lineage, record.packs),
         nodes_(store.objects(), record, footers_),
         device_fd_(device_fd),
         sink_(progress),

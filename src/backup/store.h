@@ -16,6 +16,7 @@ struct StoreTimes {
   std::chrono::milliseconds lease_duration = kLeaseDuration;
   std::chrono::milliseconds lease_renewal = kLeaseRenewal;
   std::chrono::milliseconds garbage_grace = kGarbageGrace;
+  std::chrono::milliseconds revocation_age = kRevocationAge;
 };
 
 // Thread-safe, and cheap to copy.

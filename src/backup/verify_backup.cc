@@ -15,8 +15,7 @@ namespace convoy {
 Verifier::Verifier(const Store& store, const Uuid& lineage, VerifyDepth depth)
     : store_(store), lineage_(lineage), depth_(depth) {
   store.objects().list(prefix_of(lineage, LineagePart::kPacks), [&](const ObjectInfo& info) {
-    if (const auto pack = parse_pack_name(info.key.substr(info.key.rfind('/') + 1)))
-      sizes_[*pack] = info.size;
+    if (const auto object = parse_pack_key(info.key)) sizes_[object->pack] = info.size;
   });
 }
 
@@ -38,7 +37,7 @@ std::vector<Damage> Verifier::verify(const BackupRecord& record, const ProgressS
     if (progress) progress({.bytes_done = done, .bytes_total = size});
   };
   using Piece = std::vector<PackReader::Item>;
-  PackFooters footers(store_.objects(), record);
+  PackFooters footers(store_.objects(), lineage_, record.packs);
   PackReader nodes(store_.objects(), record, footers);
   std::deque<PackReader> readers;
   while (readers.size() < worker_count()) readers.emplace_back(store_.objects(), record, footers);
@@ -91,9 +90,7 @@ std::vector<Damage> Verifier::verify(const BackupRecord& record, const ProgressS
 }
 
 bool Verifier::is_there(const BackupRecord& record) const {
-  return store_.objects()
-      .head(json_key(lineage_, LineagePart::kBackups, record.info.uuid))
-      .has_value();
+  return store_.objects().head(backup_key(lineage_, record.info.uuid)).has_value();
 }
 
 // A pack that is missing or too short shows at each of its chunks.

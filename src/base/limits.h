@@ -94,9 +94,8 @@ inline constexpr std::uint32_t kMaxPackSlots = 1U << 20U;
 // the footer.
 inline constexpr std::uint64_t kMaxPackSize = 2 * kPackTargetSize;
 
-// A JSON object of a store: the one of a backup names its packs, 70 bytes each; 1 PiB in packs of
-// 16 MiB has 64 Mi packs, but such a backup would be 4 GiB of JSON. 256 MiB of JSON are enough for
-// 50 TiB in packs.
+// A JSON object of a store: the one of a backup tells size and references of its packs, 14 bytes
+// each before it is compressed. 256 MiB are enough for 300 TiB in packs of 16 MiB.
 inline constexpr std::uint64_t kMaxStoreJson = 256 * kMiB;
 
 // Digests of this backup's own chunks that are remembered to store equal chunks once: 2^18 entries
@@ -111,6 +110,15 @@ inline constexpr std::chrono::seconds kLeaseRenewal = kLeaseDuration / 4;
 // Packs of a backup that never committed are removed after this: far longer than a lease, so that a
 // writer that lost its lease has long noticed.
 inline constexpr std::chrono::hours kGarbageGrace{24};
+
+// Revocations are kept for this long: whoever sleeps through it between its last look and its
+// commit would not know that it is void.
+inline constexpr std::chrono::hours kRevocationAge{30 * 24};
+
+// A pack is rewritten when less than so many percent of its bytes are needed. So what a store holds
+// is at most 1.7 times what its backups need, and a byte that stays is copied at most every time
+// that 0.67 others are freed.
+inline constexpr std::uint64_t kMinLiveShare = 60;
 
 // --- Daemon ---
 

@@ -1,10 +1,12 @@
 #include "daemon/backups.h"
 
+#include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
 #include "backup/backups.h"
-#include "backup/delete_backup.h"
+#include "backup/collect_garbage.h"
 #include "backup/destination.h"
+#include "backup/lease.h"
 #include "backup/restore_backup.h"
 #include "base/error.h"
 #include "base/name.h"
@@ -231,6 +233,42 @@ Backups::Verified Backups::verify(const std::string& url_or_destination, VerifyD
   return verified;
 }
 
+Backups::Collected Backups::collect_garbage(const std::string& destination_url, CollectionMode mode,
+                                            Job& job) {
+  const OpenStore open = open_store(Destination::parse(destination_url));
+  Collected collected;
+  for (const Uuid& lineage : lineages_of(open.store)) {
+    try {
+      Collection collection =
+          convoy::collect_garbage(open.store, lineage, mode, report_to(job), job.stop_token());
+      for (const CollectedPack& pack : collection.packs) collected.packs.push_back({lineage, pack});
+      if (!collection.not_rewritten.empty())
+        collected.notes.push_back(fmt::format("no packs of the volume {} were rewritten: {}",
+                                              lineage.to_string(), collection.not_rewritten));
+    } catch (const Error& error) {
+      // One volume's trouble is not that of the others.
+      if (error.kind() != ErrorKind::kCorrupt && error.kind() != ErrorKind::kUnsupported) throw;
+      collected.failures.push_back(fmt::format("nothing of the volume {} was freed: {}",
+                                               lineage.to_string(), error.message()));
+    }
+  }
+  return collected;
+}
+
+std::vector<Backups::Unlocked> Backups::unlock(const std::string& destination_url) {
+  const Destination destination = Destination::parse(destination_url);
+  const OpenStore open = open_store(destination);
+  std::vector<Unlocked> unlocked;
+  for (const Uuid& lineage : lineages_of(open.store)) {
+    for (const FoundLease& lease : list_leases(open.store, lineage)) {
+      revoke(open.store, lineage, lease.backup);
+      unlocked.push_back(
+          {BackupUrl{destination, lease.backup, lineage}.to_string(), lease.renewed});
+    }
+  }
+  return unlocked;
+}
+
 Backups::List Backups::list(const std::string& destination_url, const std::string& volume_name) {
   const Destination destination = Destination::parse(destination_url);
   BackupList found =
@@ -260,7 +298,7 @@ void Backups::remove(const std::string& backup_url, Job& job) {
     }
   }
   const OpenStore open = open_store(url.destination);
-  delete_backup(open.store, url.lineage, url.backup, job.stop_token());
+  delete_backup(open.store, url.lineage, url.backup, report_to(job), job.stop_token());
   catalog_.forget_backup(url.backup);
 }
 

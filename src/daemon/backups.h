@@ -9,11 +9,13 @@
 #include <vector>
 
 #include "backup/backup_record.h"
+#include "backup/collect_garbage.h"
 #include "backup/create_backup.h"
 #include "backup/source_ranges.h"
 #include "backup/store.h"
 #include "backup/verify_backup.h"
 #include "base/error.h"
+#include "base/time.h"
 #include "catalog/catalog.h"
 #include "daemon/jobs.h"
 #include "volumes/volumes.h"
@@ -71,6 +73,26 @@ class Backups {
   // Of all volumes if `volume_name` is empty.
   List list(const std::string& destination, const std::string& volume_name);
   Listed inspect(const std::string& url);
+
+  struct Collected {
+    struct Pack {
+      Uuid lineage;
+      CollectedPack pack;
+    };
+    std::vector<Pack> packs;
+    std::vector<std::string> notes;     // why packs were not rewritten
+    std::vector<std::string> failures;  // of volumes of which nothing could be freed
+  };
+  // Frees what nobody needs in a destination, or tells what would be freed.
+  Collected collect_garbage(const std::string& destination, CollectionMode mode, Job& job);
+
+  struct Unlocked {
+    std::string url;
+    Timestamp renewed;
+  };
+  // Takes the leases of all who are writing backups there, or have died at it. Their backups can't
+  // be completed any more.
+  std::vector<Unlocked> unlock(const std::string& destination);
 
   // Throws kBusy if a restore of this daemon reads it.
   void remove(const std::string& url, Job& job);

@@ -28,6 +28,10 @@ def sha256(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
+def decompress(data: bytes) -> bytes:
+    return subprocess.run(["zstd", "-d", "-q", "-c"], input=data, capture_output=True, check=True).stdout
+
+
 def decode_frame(frame: bytes) -> bytes:
     encoding, cipher, zero, plain_length, stored_length = struct.unpack_from("<BBHII", frame)
     require(cipher == 0 and zero == 0 and not any(frame[12:HEADER]), "a frame's header")
@@ -36,18 +40,18 @@ def decode_frame(frame: bytes) -> bytes:
     require(encoding in (0, 1), "a frame's encoding")
     plain = stored
     if encoding == 1:
-        plain = subprocess.run(["zstd", "-d", "-q", "-c"], input=stored, capture_output=True, check=True).stdout
+        plain = decompress(stored)
     require(len(plain) == plain_length, "a frame's plain length")
     return plain
 
 
 class Pack:
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path) -> None:
         self.content = path.read_bytes()
-        require(len(self.content) == size, f"{path}: size")
+        size = len(self.content)
         trailer = self.content[-TRAILER:]
-        offset, length, generation, zero = struct.unpack_from("<IIII", trailer)
-        require(trailer[48:] == b"convoypk" and generation == 0 and zero == 0, f"{path}: trailer")
+        offset, length, zero = struct.unpack_from("<IIQ", trailer)
+        require(trailer[48:] == b"convoypk" and zero == 0, f"{path}: trailer")
         require(offset + length + TRAILER == size, f"{path}: footer")
         require(sha256(self.content[offset : size - TRAILER + 16]) == trailer[16:48], f"{path}: checksum")
         footer = decode_frame(self.content[offset : offset + length])
@@ -66,16 +70,37 @@ class Backup:
         about = json.loads((store / "convoy/store.json").read_text())
         require((about["version"], about["digest"], about["encryption"]) == (1, "sha256", "none"), "store.json")
         self.directory = store / "convoy/volumes" / lineage
-        text = (self.directory / "backups" / f"{backup}.json").read_bytes()
+        record = self.directory / "backups" / f"{backup}.json.zst"
+        revocation = self.directory / "leases" / f"{backup}.revoked"
+        void = revocation.exists() and revocation.stat().st_mtime_ns < record.stat().st_mtime_ns
+        require(record.exists() and not void, "there is no such backup")
+        text = decompress(record.read_bytes())
         require(text[-80:] == b',"checksum":"' + sha256(text[:-80]).hex().encode() + b'"}\n', "checksum of the backup")
         self.record = json.loads(text)
         require(self.record["version"] == 1, "version of the backup")
         self.size, self.chunk_size = self.record["volume"]["size"], self.record["chunk_size"]
+        self.sizes = dict(self.listed_packs())
         self.packs: dict[str, Pack] = {}
+
+    def listed_packs(self) -> Iterator[tuple[str, int]]:
+        for backup, kinds in self.record["packs"].items():
+            for kind, columns in kinds.items():
+                numbers = [number for first, last in columns["numbers"] for number in range(first, last + 1)]
+                require(len(numbers) == len(columns["sizes"]) == len(columns["references"]), "columns of packs")
+                for number, size in zip(numbers, columns["sizes"], strict=True):
+                    yield f"{backup}/{number}.{kind}", size
 
     def pack(self, name: str) -> Pack:
         if name not in self.packs:
-            self.packs[name] = Pack(self.directory / "packs" / name, self.record["packs"][name][0])
+            path = self.directory / "packs" / name
+            if path.exists():
+                require(path.stat().st_size == self.sizes[name], f"{path}: size")
+            else:
+                require(name in self.sizes, f"{name} is not listed")
+                rewritten = sorted((self.directory / "rewritten" / Path(name).parent).glob(f"{Path(name).name}.*"))
+                require(bool(rewritten), f"{name} is missing")
+                path = rewritten[-1]
+            self.packs[name] = Pack(path)
         return self.packs[name]
 
     def chunks(self) -> Iterator[tuple[int, bytes]]:
@@ -90,7 +115,7 @@ class Backup:
         kind = "data" if level == 0 else "tree"
         packs = []
         for at in range(4, 4 + 20 * node[1], 20):
-            packs.append(f"{UUID(bytes=node[at : at + 16])}-{int.from_bytes(node[at + 16 : at + 20], 'little')}.{kind}")
+            packs.append(f"{UUID(bytes=node[at : at + 16])}/{int.from_bytes(node[at + 16 : at + 20], 'little')}.{kind}")
         entries = 4 + 20 * node[1]
         require(len(node) == entries + 38 * node[2], "a node's length")
         for at in range(entries, len(node), 38):

@@ -27,6 +27,10 @@ class Verify(PoolTest):
     def packs(self, kind: str) -> list[Path]:
         return sorted(self.destination.rglob(f"*.{kind}"))
 
+    @staticmethod
+    def name_of(pack: Path) -> str:
+        return f"{pack.parent.name}/{pack.name}"
+
     def broken(self, *words: str) -> tuple[dict, str]:
         """What a verification prints that finds something."""
         result = run("convoy", "backup", "verify", *words, check=False)
@@ -54,7 +58,7 @@ class Verify(PoolTest):
         self.assertEqual(convoy_json("backup", "verify", "--quick", self.url)["Damaged"], [])
         report, told = self.broken(self.first)
         (part,) = report["Damaged"]
-        self.assertEqual((part["BackupURL"], part["Size"], part["Pack"]), (self.first, 64 * KIB, pack.name))
+        self.assertEqual((part["BackupURL"], part["Size"], part["Pack"]), (self.first, 64 * KIB, self.name_of(pack)))
         self.assertIn(f"bytes {part['Offset']} to {part['Offset'] + part['Size']} of the volume", told)
 
         self.assertIn(pack.name, convoy_error("create", "copy", "--backup", self.first))
@@ -65,11 +69,7 @@ class Verify(PoolTest):
         self.assertRegex(result.stderr, rf"convoy: lost: bytes {part['Offset']} to {end}: backup [0-9a-f-]*, .* slot ")
         # All but the lost range is there.
         with snapshot_device("s1") as device:
-            original = Path(device).read_bytes()
-        copy = Path(convoy_json("inspect", "copy")["DriverInfo"]["Device"]).read_bytes()
-        begin = part["Offset"]
-        self.assertTrue(copy[:begin] == original[:begin] and copy[end:] == original[end:])
-        self.assertEqual(copy[begin:end], bytes(end - begin))
+            self.check_all_but(range(part["Offset"], end), Path(device), Path(convoy_json("inspect", "copy")["DriverInfo"]["Device"]))
         convoy("delete", "copy")
 
         # Nothing near the broken chunk changes, and the next backup has it all the same.
@@ -82,13 +82,20 @@ class Verify(PoolTest):
         pack.unlink()
         for words in ([self.url], [self.url, "--quick"]):
             report, _ = self.broken(*words)
-            self.assertEqual({part["Pack"] for part in report["Damaged"]}, {pack.name})
+            self.assertEqual({part["Pack"] for part in report["Damaged"]}, {self.name_of(pack)})
             self.assertEqual({part["BackupURL"] for part in report["Damaged"]}, {self.first, second})
 
         convoy("snapshot", "create", "db", "--name", "s3")
         third = convoy("backup", "create", "s3", "--dest", self.url)
         self.assertEqual(convoy_json("backup", "verify", third)["Damaged"], [])
         self.check_restore(third, "s3")
+
+    def check_all_but(self, lost: range, original: Path, copy: Path) -> None:
+        """A piece at a time: User Mode Linux maps each page of a process by itself, and the host allows 65530 maps."""
+        with original.open("rb") as left, copy.open("rb") as right:
+            for offset in range(0, 128 * MIB, 64 * KIB):
+                expected = left.read(64 * KIB)
+                self.assertEqual(right.read(64 * KIB), bytes(64 * KIB) if offset in lost else expected)
 
     def check_restore(self, url: str, snapshot: str) -> None:
         convoy("create", "copy", "--backup", url)
@@ -107,7 +114,7 @@ class Verify(PoolTest):
         self.assertEqual(convoy_json("backup", "verify", second)["Damaged"], [])
         self.check_restore(second, "s2")
 
-        (record,) = self.destination.rglob(f"backups/{second.split('=')[1].split('&')[0]}.json")
+        (record,) = self.destination.rglob(f"backups/{second.split('=')[1].split('&')[0]}.json.zst")
         record.write_bytes(record.read_bytes()[:-100])
         report, told = self.broken(self.url)
         self.assertIn(record.name, told)

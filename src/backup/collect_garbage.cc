@@ -1,0 +1,345 @@
+#include "backup/collect_garbage.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include <fmt/format.h>
+
+#include "backup/backup_walk.h"
+#include "backup/backups.h"
+#include "backup/damage_notes.h"
+#include "backup/lease.h"
+#include "backup/lineage_survey.h"
+#include "backup/pack_footers.h"
+#include "backup/pack_rewriting.h"
+#include "backup/removal_plan.h"
+#include "backup/slot_set.h"
+#include "base/error.h"
+#include "base/limits.h"
+
+namespace convoy {
+namespace {
+
+// One collection in one lineage, with or without the deletion of a backup.
+class Collector {
+ public:
+  Collector(const Store& store, const Uuid& lineage, CollectionMode mode,
+            const std::optional<Uuid>& deleted, const ProgressSink& progress,
+            const std::stop_token& stop)
+      : store_(store),
+        objects_(store.objects()),
+        lineage_(lineage),
+        mode_(mode),
+        deleted_(deleted),
+        progress_(progress),
+        stop_(stop),
+        survey_(store, lineage, work(), deleted, [this](const BackupRecord& record) {
+          if (mode_ != CollectionMode::kWhatNobodyRefersTo) find_live_slots(record);
+        }) {}
+
+  Collection run();
+  // False if there was no such backup.
+  bool run_deletion();
+
+ private:
+  // All objects of one pack: at most one of them as it was written, and then by time.
+  struct Objects {
+    std::vector<ObjectInfo> of_pack;
+
+    std::uint64_t size() const {
+      std::uint64_t size = 0;
+      for (const ObjectInfo& object : of_pack) size += object.size;
+      return size;
+    }
+    Timestamp newest() const {
+      return std::ranges::max_element(of_pack, {}, &ObjectInfo::modified)->modified;
+    }
+  };
+
+  void collect();
+  bool read_own_packs();
+  void find_live_slots(const BackupRecord& record);
+  Timestamp put_plan_for_time();
+  void revoke_dead_writers(Timestamp now);
+  void list_objects();
+  void plan_removals(Timestamp now);
+  void plan_rewriting();
+  bool is_live(const PackName& pack, std::uint32_t slot) const {
+    return live_.contains({.pack = pack, .slot = slot, .digest = {}});
+  }
+
+  void execute(const RemovalPlan& plan);
+  void remove_pack(const PackName& pack);
+  void remove_superseded(const PackName& pack);
+  void rewrite();
+  void remove_lineage_leftovers(Timestamp now);
+  void report_done(const CollectedPack& pack);
+  std::string_view work() const { return deleted_ ? "deletion" : "collection"; }
+  void check_stopped() const;
+
+  const Store& store_;
+  ObjectStore& objects_;
+  const Uuid lineage_;
+  const CollectionMode mode_;
+  const std::optional<Uuid> deleted_;
+  const ProgressSink& progress_;
+  const std::stop_token& stop_;
+
+  LineageSurvey survey_;
+  std::set<PackName> own_packs_;  // of the deleted backup
+  bool deletion_is_done_ = false;
+  RemovalPlan plan_;
+  std::map<PackName, Objects> objects_of_;
+  SlotSet live_;  // what backups refer to
+  Progress progress_so_far_;
+  Collection result_;
+};
+
+Collection Collector::run() {
+  survey_.look_at_backups(stop_);
+  collect();
+  return std::move(result_);
+}
+
+bool Collector::run_deletion() {
+  const bool existed = read_own_packs();
+  if (existed || !objects_.list_directories(lineage_prefix(lineage_)).empty()) {
+    survey_.look_at_backups(stop_);
+    objects_.remove(backup_key(lineage_, *deleted_));
+    deletion_is_done_ = existed;
+    collect();
+  }
+  return existed;
+}
+
+// Of a backup whose record is damaged only the packs that it wrote itself are known, by their
+// names.
+bool Collector::read_own_packs() {
+  try {
+    for (const auto& [pack, use] : read_backup(store_, lineage_, *deleted_).packs)
+      own_packs_.insert(pack);
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kNotFound) return false;
+    if (error.kind() != ErrorKind::kCorrupt) throw;
+  }
+  return true;
+}
+
+void Collector::collect() {
+  const Timestamp now = put_plan_for_time();
+  if (mode_ == CollectionMode::kPlanOnly) {
+    objects_.remove(plan_.key);
+    survey_.look(stop_, now);
+  } else {
+    revoke_dead_writers(now);
+    for (const Uuid& backup : void_backups_of(store_, lineage_))
+      objects_.remove(backup_key(lineage_, backup));
+  }
+  list_objects();
+  plan_removals(now);
+  plan_rewriting();
+  if (mode_ == CollectionMode::kPlanOnly) return;
+
+  if (!plan_.packs.empty() || !plan_.rewrites.empty()) put_plan(store_, plan_);
+  // Also those of removers that died. All were written before this look, which is the one that
+  // decides.
+  const std::vector<RemovalPlan> plans = list_plans(store_, lineage_);
+  survey_.look(stop_);
+  for (const RemovalPlan& plan : plans) execute(plan);
+  rewrite();
+  for (const RemovalPlan& plan : plans) objects_.remove(plan.key);
+  remove_lineage_leftovers(now);
+}
+
+// Returns the store's time, which only an object that was put just now tells.
+Timestamp Collector::put_plan_for_time() {
+  plan_.key = json_key(lineage_, LineagePart::kPlans, Uuid::generate());
+  std::ranges::copy_if(own_packs_, std::back_inserter(plan_.packs),
+                       [&](const PackName& pack) { return !survey_.keeps(pack); });
+  while (true) {
+    put_plan(store_, plan_);
+    if (const auto info = objects_.head(plan_.key)) return info->modified;
+    // Another remover has just carried it out.
+  }
+}
+
+// So that nothing has to be kept for them from now on.
+void Collector::revoke_dead_writers(Timestamp now) {
+  for (const FoundLease& lease : list_leases(store_, lineage_)) {
+    if (is_dead(lease, now, store_.times())) revoke(store_, lineage_, lease.backup);
+  }
+}
+
+void Collector::find_live_slots(const BackupRecord& record) {
+  PackFooters footers(objects_, lineage_, record.packs);
+  PackReader nodes(objects_, record, footers);
+  try {
+    BackupWalk({.record = record,
+                .nodes = nodes,
+                .damaged = {},
+                .work = work(),
+                .stop = stop_,
+                .known =
+                    [&](const Reference& node) {
+                      if (live_.contains(node)) return true;
+                      live_.insert(node);
+                      return false;
+                    }})
+        .run([&](std::span<const PackReader::Item> chunks) {
+          for (const PackReader::Item& chunk : chunks) live_.insert(chunk.reference);
+        });
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kCorrupt) throw;
+    result_.not_rewritten = fmt::format("a backup is damaged: {}", error.message());
+  }
+}
+
+void Collector::list_objects() {
+  for (const LineagePart part : {LineagePart::kPacks, LineagePart::kRewrittenPacks}) {
+    objects_.list(prefix_of(lineage_, part), [&](const ObjectInfo& info) {
+      if (const auto object = parse_pack_key(info.key))
+        objects_of_[object->pack].of_pack.push_back(info);
+    });
+  }
+}
+
+// Packs that no backup refers to, and whose writer has had time enough to commit, or the next one
+// to use them. When there is no backup left, nobody gets time.
+void Collector::plan_removals(Timestamp now) {
+  const auto grace = survey_.has_backups() || !deleted_ ? store_.times().garbage_grace
+                                                        : std::chrono::milliseconds::zero();
+  for (const auto& [pack, objects] : objects_of_) {
+    if (survey_.keeps(pack)) continue;
+    const bool is_own = own_packs_.contains(pack) || pack.backup == deleted_;
+    if (!is_own && now - objects.newest() < grace) continue;
+    if (!own_packs_.contains(pack)) plan_.packs.push_back(pack);
+    if (mode_ == CollectionMode::kPlanOnly)
+      result_.packs.push_back(
+          {CollectedPack::Action::kRemoved, pack, objects.size(), objects.size()});
+    progress_so_far_.bytes_total += objects.size();
+  }
+}
+
+void Collector::plan_rewriting() {
+  if (mode_ == CollectionMode::kWhatNobodyRefersTo || !result_.not_rewritten.empty()) return;
+  PackFooters footers(objects_, lineage_, survey_.packs());
+  for (const auto& [pack, use] : survey_.packs()) {
+    check_stopped();
+    const auto objects = objects_of_.find(pack);
+    if (objects == objects_of_.end() || survey_.is_being_written(pack.backup)) continue;
+    try {
+      const auto [live, all] = live_share(*footers.footer_of(pack),
+                                          [&](std::uint32_t slot) { return is_live(pack, slot); });
+      if (live * 100 >= all * kMinLiveShare) continue;
+      plan_.rewrites.push_back(pack);
+      progress_so_far_.bytes_total += objects->second.size();
+      if (mode_ == CollectionMode::kPlanOnly)
+        result_.packs.push_back(
+            {CollectedPack::Action::kRewritten, pack, objects->second.size(), all - live});
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kCorrupt) throw;
+      result_.not_rewritten = fmt::format("{}: {}", pack_key(lineage_, pack), error.message());
+    }
+  }
+}
+
+void Collector::execute(const RemovalPlan& plan) {
+  for (const PackName& pack : plan.packs) {
+    check_stopped();
+    if (!survey_.keeps(pack)) remove_pack(pack);
+    // What was kept is garbage if its writer fails, and found as such later.
+  }
+}
+
+void Collector::remove_pack(const PackName& pack) {
+  const auto found = objects_of_.find(pack);
+  if (found == objects_of_.end()) return;  // another remover was faster
+  for (const ObjectInfo& object : found->second.of_pack) objects_.remove(object.key);
+  const std::uint64_t size = found->second.size();
+  report_done({CollectedPack::Action::kRemoved, pack, size, size});
+}
+
+// Of a pack that was rewritten, only the newest object counts. A remover that died may have left
+// the ones before.
+void Collector::remove_superseded(const PackName& pack) {
+  const std::vector<ObjectInfo>& objects = objects_of_.at(pack).of_pack;
+  for (std::size_t i = 0; i + 1 < objects.size(); ++i) objects_.remove(objects[i].key);
+}
+
+void Collector::rewrite() {
+  for (const auto& [pack, objects] : objects_of_) {
+    if (objects.of_pack.size() > 1 && survey_.keeps(pack)) remove_superseded(pack);
+  }
+  if (plan_.rewrites.empty()) return;
+  if (!survey_.knows_all_needs()) {
+    result_.not_rewritten =
+        "a backup is being made on one that was deleted, or on what an interrupted one left";
+    return;
+  }
+  PackFooters footers(objects_, lineage_, survey_.packs());
+  for (const PackName& pack : plan_.rewrites) {
+    check_stopped();
+    if (survey_.is_being_written(pack.backup)) continue;
+    try {
+      const PackFooters::Footer footer = footers.footer_of(pack);
+      const std::uint64_t size =
+          rewrite_pack(objects_, lineage_, pack, *footer,
+                       [&](std::uint32_t slot) { return is_live(pack, slot); });
+      std::uint64_t old_size = 0;
+      for (const ObjectInfo& object : objects_of_.at(pack).of_pack) {
+        objects_.remove(object.key);
+        old_size = object.size;
+      }
+      report_done(
+          {CollectedPack::Action::kRewritten, pack, old_size, old_size - std::min(old_size, size)});
+    } catch (const Error& error) {
+      if (error.kind() == ErrorKind::kNotFound) continue;  // another remover was faster
+      if (error.kind() != ErrorKind::kCorrupt) throw;
+      result_.not_rewritten = fmt::format("{}: {}", pack_key(lineage_, pack), error.message());
+    }
+  }
+}
+
+void Collector::remove_lineage_leftovers(Timestamp now) {
+  remove_damage_notes(store_, lineage_, [&](const PackName& pack) { return survey_.keeps(pack); });
+  for (const auto& [backup, revoked] : list_revocations(store_, lineage_)) {
+    if (now - revoked < store_.times().revocation_age) continue;
+    // A writer that slept through it may have put its lease once more.
+    objects_.remove(json_key(lineage_, LineagePart::kLeases, backup));
+    objects_.remove(revocation_key(lineage_, backup));
+  }
+  if (!survey_.has_backups() && !survey_.has_writers()) objects_.remove(volume_key(lineage_));
+}
+
+void Collector::report_done(const CollectedPack& pack) {
+  result_.packs.push_back(pack);
+  progress_so_far_.bytes_done += pack.size;
+  if (progress_) progress_(progress_so_far_);
+}
+
+void Collector::check_stopped() const {
+  if (!stop_.stop_requested()) return;
+  if (!deletion_is_done_) check_stop(stop_, work());
+  throw Error(ErrorKind::kCancelled,
+              "the backup is deleted, but what it took is not free yet: the removal of its packs "
+              "was cancelled; the next deletion of a backup of this volume goes on with it");
+}
+
+}  // namespace
+
+Collection collect_garbage(const Store& store, const Uuid& lineage, CollectionMode mode,
+                           const ProgressSink& progress, const std::stop_token& stop) {
+  return Collector(store, lineage, mode, std::nullopt, progress, stop).run();
+}
+
+void delete_backup(const Store& store, const Uuid& lineage, const Uuid& backup,
+                   const ProgressSink& progress, const std::stop_token& stop) {
+  Collector collector(store, lineage, CollectionMode::kWhatNobodyRefersTo, backup, progress, stop);
+  if (!collector.run_deletion()) {
+    throw Error(ErrorKind::kNotFound, "the store has no backup {} of the volume {}",
+                backup.to_string(), lineage.to_string());
+  }
+}
+
+}  // namespace convoy

@@ -1,0 +1,175 @@
+// What an interrupted backup has stored is used by the next one, and harms nobody.
+#include "backup/concurrency_testing.h"
+#include "backup/leftover_chunks.h"
+
+namespace convoy {
+namespace {
+
+using Call = MemoryStore::Call;
+using std::chrono::hours;
+
+// Slots of all data packs as they were written.
+std::size_t chunks_in(ObjectStore& objects, const Uuid& lineage) {
+  PackUses packs;
+  objects.list(prefix_of(lineage, LineagePart::kPacks), [&](const ObjectInfo& info) {
+    const auto object = parse_pack_key(info.key);
+    if (object->pack.kind == PackKind::kData) packs[object->pack] = {info.size, 0};
+  });
+  PackFooters footers(objects, lineage, packs);
+  std::size_t chunks = 0;
+  for (const auto& [pack, use] : packs) chunks += footers.footer_of(pack)->slots.size();
+  return chunks;
+}
+
+class InterruptedBackupTest : public BackupTest {
+ protected:
+  static constexpr std::uint64_t kSize = 384 * kMiB;  // in more packs than are known at once
+
+  InterruptedBackupTest() {
+    // A half of each chunk can't be compressed: a pack holds some 500 of them.
+    for (std::uint64_t at = 0; at < kSize; at += kChunk)
+      device_.write(at, noise(static_cast<unsigned>(at / kChunk), 32 * kKiB));
+  }
+
+  BackupPlan whole() { return plan_of(device_, std::nullopt, {{{0, kSize}, SourceKind::kRead}}); }
+
+  // Begins a backup, and ends it when so much has been read.
+  void interrupt_after(std::uint64_t bytes) {
+    std::stop_source stop;
+    const ProgressSink stop_there = [&](const Progress& progress) {
+      if (progress.bytes_done >= bytes) stop.request_stop();
+    };
+    EXPECT_EQ(
+        error_of([&] { create_backup(store_, whole(), stop_there, stop.get_token()); }).kind(),
+        ErrorKind::kCancelled);
+  }
+
+  // All of it is there once, but for what interrupted ones had not put yet.
+  void check_that_all_is_used(const BackupRecord& record) {
+    EXPECT_EQ(chunks_in(objects_, lineage_), kSize / kChunk);
+    EXPECT_TRUE(restored(store_, record) == device_.content());
+    check_backups();
+    check_nothing_is_left_over();
+  }
+
+  TestDevice device_{kSize};
+};
+
+TEST_F(InterruptedBackupTest, IsNotSentAgain) {
+  interrupt_after(kSize / 2);
+  const std::size_t arrived = chunks_in(objects_, lineage_);
+  EXPECT_GT(arrived, kSize / kChunk / 3);
+  const BackupRecord record = back_up(whole(), device_);
+  EXPECT_EQ(record.info.statistics.chunks_reused, arrived);
+  check_that_all_is_used(record);
+}
+
+TEST_F(InterruptedBackupTest, IsUsedHoweverOftenItIsInterrupted) {
+  for (const std::uint64_t part : {1U, 3U, 2U, 6U}) interrupt_after(part * kSize / 8);
+  check_that_all_is_used(back_up(whole(), device_));
+}
+
+TEST_F(InterruptedBackupTest, IsUsedWhereTheVolumeHasNotChangedSince) {
+  interrupt_after(kSize - kSize / 8);
+  const std::size_t arrived = chunks_in(objects_, lineage_);
+  // More than what is known of the leftovers at once.
+  for (std::uint64_t at = 0; at < kSize / 2; at += kChunk)
+    device_.write(at, noise(1000000 + static_cast<unsigned>(at / kChunk), 32 * kKiB));
+  const BackupRecord record = back_up(whole(), device_);
+  EXPECT_GT(record.info.statistics.chunks_reused, (arrived - kSize / 2 / kChunk) * 3 / 4);
+  check_backups();
+}
+
+TEST_F(InterruptedBackupTest, IsNotUsedWhereItIsDamaged) {
+  interrupt_after(kSize / 2);
+  const std::string pack = pack_keys()[1];
+  Bytes bytes = objects_.get(pack, kMaxPackSize);
+  bytes[bytes.size() - 100] ^= std::byte{1};
+  objects_.put(pack, bytes);
+  back_up(whole(), device_);
+  check_backups();
+}
+
+TEST_F(InterruptedBackupTest, OnAFullStoreLeavesNothing) {
+  int puts = 0;
+  objects_.hook = [&](Call call, const std::string& key) {
+    if (call == Call::kPut && key.ends_with(".data") && ++puts == 3)
+      throw Error(ErrorKind::kNoSpace, "the disk is full");
+  };
+  EXPECT_EQ(error_of([&] { back_up(whole(), device_); }).kind(), ErrorKind::kNoSpace);
+  objects_.hook = nullptr;
+  EXPECT_THAT(keys_under(""), testing::ElementsAre(kStoreKey));
+}
+
+// Of a small volume, at every call.
+class InterruptedAtEveryCall : public ConcurrencyTest {
+ protected:
+  // Leaves packs of a writer that died, of which the volume has all chunks still.
+  void leave_packs() {
+    device_.write(100 * kKiB, noise(4, 40 * kKiB));
+    objects_.hook = [&](Call call, const std::string& key) {
+      if (dead_ || (call == Call::kPut && key.find("/backups/") != std::string::npos)) die();
+    };
+    EXPECT_THROW(back_up_all(device_, parent_), Error);
+    objects_.hook = nullptr;
+    dead_ = false;
+    start_ = objects_.objects();
+  }
+
+  // With no grace, garbage goes at once.
+  void collect_at_once(CollectionMode mode) {
+    const Store impatient =
+        Store::open(objects_, {.garbage_grace = std::chrono::milliseconds::zero()});
+    collect_garbage(impatient, lineage_, mode, {}, {});
+  }
+};
+
+TEST_F(InterruptedAtEveryCall, IsUsedWhereverItsWriterDied) {
+  device_.write(100 * kKiB, noise(4, 40 * kKiB));
+  std::size_t reused = 0;
+  at_every_call([&] { back_up_all(device_, parent_); }, [&] { die(); },
+                [&] {
+                  const std::size_t there = chunks_in(objects_, lineage_);
+                  const BackupRecord next = back_up_all(device_, parent_);
+                  const std::size_t added = chunks_in(objects_, lineage_) - there;
+                  EXPECT_EQ(added, next.info.statistics.chunks_stored);
+                  if (added == 0) ++reused;
+                  check_backups();
+                  check_that_garbage_is_collected();
+                });
+  EXPECT_GT(reused, 4U);
+}
+
+TEST_F(InterruptedAtEveryCall, IsNotUsedWhenItIsBeingRemoved) {
+  leave_packs();
+  std::size_t reused = 0;
+  for (const CollectionMode mode :
+       {CollectionMode::kWhatNobodyRefersTo, CollectionMode::kHalfDead}) {
+    at_every_call(
+        [&] { reused += back_up_all(device_, parent_).info.statistics.chunks_stored == 0 ? 1 : 0; },
+        [&] { collect_at_once(mode); },
+        [&] {
+          check_backups();
+          check_that_garbage_is_collected();
+        });
+    at_every_call([&] { collect_at_once(mode); }, [&] { back_up_all(device_, parent_); },
+                  [&] {
+                    check_backups();
+                    check_that_garbage_is_collected();
+                  });
+  }
+  EXPECT_GT(reused, 10U);
+}
+
+TEST_F(InterruptedAtEveryCall, AndARemoverInTurnsHarmNone) {
+  leave_packs();
+  const auto back_up_on_parent = [&] { back_up_all(device_, parent_); };
+  const auto collect = [&] { collect_at_once(CollectionMode::kHalfDead); };
+  const auto check = [&] { check_backups(); };
+  in_turns(back_up_on_parent, collect, [] {}, check);
+  in_turns(collect, back_up_on_parent, [] {}, check);
+  in_turns(back_up_on_parent, collect, [&] { objects_.advance(hours(1)); }, check);
+}
+
+}  // namespace
+}  // namespace convoy

@@ -1,0 +1,150 @@
+#include "backup/leftover_chunks.h"
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+
+#include <spdlog/spdlog.h>
+
+#include "backup/lease.h"
+#include "backup/removal_plan.h"
+#include "base/error.h"
+
+namespace convoy {
+namespace {
+
+// Older ones will hardly have what the newest don't.
+constexpr std::size_t kMaxInterrupted = 8;
+
+// Packs of each of them that are known at once: the threads that look for chunks are less than half
+// as far apart.
+constexpr std::size_t kWindowPacks = 8;
+
+std::uint64_t key_of(const Digest& digest) {
+  std::uint64_t key = 0;
+  std::memcpy(&key, digest.data(), sizeof key);
+  return key;
+}
+
+PackUses data_packs_of(const Store& store, const Uuid& lineage, const Uuid& backup) {
+  PackUses packs;
+  store.objects().list(packs_prefix(lineage, backup), [&](const ObjectInfo& info) {
+    const auto object = parse_pack_key(info.key);
+    if (object && object->pack.kind == PackKind::kData)
+      packs[object->pack] = {.size = info.size, .references = 0};
+  });
+  return packs;
+}
+
+}  // namespace
+
+std::vector<Uuid> interrupted_backups(const Store& store, const Uuid& lineage) {
+  std::set<Uuid> begun;
+  store.objects().list(prefix_of(lineage, LineagePart::kLeases), [&](const ObjectInfo& info) {
+    for (const auto& backup : {parse_json_key(info.key), parse_revocation_key(info.key)})
+      if (backup) begun.insert(*backup);
+  });
+  std::vector<Uuid> interrupted;
+  for (auto backup = begun.rbegin(); backup != begun.rend(); ++backup) {
+    if (interrupted.size() == kMaxInterrupted) break;
+    if (!store.objects().head(backup_key(lineage, *backup)) &&
+        !data_packs_of(store, lineage, *backup).empty())
+      interrupted.push_back(*backup);
+  }
+  return interrupted;
+}
+
+PackUses usable_packs(const Store& store, const Uuid& lineage, const std::vector<Uuid>& backups) {
+  PackUses packs;
+  if (backups.empty()) return packs;
+  const std::vector<RemovalPlan> plans = list_plans(store, lineage);
+  for (const Uuid& backup : backups) packs.merge(data_packs_of(store, lineage, backup));
+  for (const RemovalPlan& plan : plans) {
+    for (const auto* const names : {&plan.packs, &plan.rewrites})
+      for (const PackName& pack : *names) packs.erase(pack);
+  }
+  return packs;
+}
+
+LeftoverChunks::LeftoverChunks(ObjectStore& objects, const Uuid& lineage, const PackUses& packs,
+                               const SlotSet& damage)
+    : footers_(objects, lineage, packs), damage_(damage) {
+  for (const auto& [pack, use] : packs) {  // by backup, and then by number
+    if (windows_.empty() || windows_.back().packs.back().backup != pack.backup)
+      windows_.emplace_back();
+    windows_.back().packs.push_back(pack);
+  }
+  for (Window& window : windows_)
+    while (window.loaded.size() < std::min(kWindowPacks, window.packs.size())) load_next(window);
+}
+
+std::optional<Reference> LeftoverChunks::find(const Digest& digest) {
+  const std::lock_guard lock(mutex_);
+  for (Window& window : windows_) {
+    if (const auto found = find_in(window, digest)) return found;
+  }
+  return std::nullopt;
+}
+
+std::optional<Reference> LeftoverChunks::find_in(Window& window, const Digest& digest) {
+  const auto found = window.place_of.find(key_of(digest));
+  if (found == window.place_of.end()) {
+    // The volume may have changed since, so that the chunks of a whole window are not looked for.
+    if (++window.misses > window.place_of.size()) advance(window);
+    return std::nullopt;
+  }
+  const auto [index, slot] = found->second;
+  const Loaded& loaded = window.loaded[index - window.begin];
+  const Reference reference{.pack = loaded.pack, .slot = slot, .digest = digest};
+  if (loaded.footer->slots[slot].digest != digest || damage_.contains(reference))
+    return std::nullopt;
+  window.misses = 0;
+  while (index > window.begin + kWindowPacks / 2 &&
+         window.begin + window.loaded.size() < window.packs.size()) {
+    drop_first(window);
+    load_next(window);
+  }
+  return reference;
+}
+
+void LeftoverChunks::advance(Window& window) {
+  window.misses = 0;
+  for (std::size_t i = 0; i < kWindowPacks / 2; ++i) {
+    if (window.begin + window.loaded.size() >= window.packs.size()) return;
+    drop_first(window);
+    load_next(window);
+  }
+}
+
+void LeftoverChunks::load_next(Window& window) {
+  const std::size_t index = window.begin + window.loaded.size();
+  const PackName& pack = window.packs[index];
+  Loaded loaded{.footer = nullptr, .pack = pack};
+  try {
+    loaded.footer = footers_.footer_of(pack);
+    for (std::uint32_t slot = 0; slot < loaded.footer->slots.size(); ++slot) {
+      const PackSlot& entry = loaded.footer->slots[slot];
+      if (entry.length > 0) window.place_of[key_of(entry.digest)] = {.pack = index, .slot = slot};
+    }
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kCorrupt) throw;
+    spdlog::warn("a pack of an interrupted backup is not used: {}: {}", to_string(pack),
+                 error.message());
+  }
+  window.loaded.push_back(std::move(loaded));
+}
+
+void LeftoverChunks::drop_first(Window& window) {
+  const Loaded& first = window.loaded.front();
+  if (first.footer) {
+    for (const PackSlot& entry : first.footer->slots) {
+      const auto found = window.place_of.find(key_of(entry.digest));
+      if (found != window.place_of.end() && found->second.pack == window.begin)
+        window.place_of.erase(found);
+    }
+  }
+  window.loaded.pop_front();
+  ++window.begin;
+}
+
+}  // namespace convoy
