@@ -79,6 +79,7 @@ _convoy() {
     'snapshot create') words+=' --name' ;;
     'backup create') words+=' --dest --compression --s3-endpoint' ;;
     'backup verify') words+=' --quick --s3-endpoint' ;;
+    'backup gc') words+=' --dry-run --s3-endpoint' ;;
     'backup list') words+=' --volume-name --output --s3-endpoint' ;;
     jobs*) words+=' --output' ;;
     backup*) words+=' --s3-endpoint' ;;
@@ -92,7 +93,7 @@ _convoy() {
     '') words='daemon create delete mount umount trim list inspect info snapshot backup jobs' ;;
     snapshot) words='create delete inspect' ;;
     jobs) words=cancel ;;
-    backup) words='create list inspect verify delete' ;;
+    backup) words='create list inspect verify delete gc unlock' ;;
     delete | mount | umount | trim | inspect | 'snapshot create') words=$(_convoy_names volumes) ;;
     'snapshot delete' | 'snapshot inspect' | 'backup create') words=$(_convoy_names snapshots) ;;
     esac

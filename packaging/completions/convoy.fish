@@ -64,7 +64,7 @@ complete -c convoy -n __convoy_lacks_word -a backup -d 'Create, list, show, veri
 complete -c convoy -n __convoy_lacks_word -a jobs -d 'Show or cancel what the daemon works on'
 complete -c convoy -n '__convoy_lacks_word jobs' -a cancel
 complete -c convoy -n '__convoy_lacks_word snapshot' -a 'create delete inspect'
-complete -c convoy -n '__convoy_lacks_word backup' -a 'create list inspect verify delete'
+complete -c convoy -n '__convoy_lacks_word backup' -a 'create list inspect verify delete gc unlock'
 
 complete -c convoy -n '__convoy_is daemon' -l root -xa '(__fish_complete_directories)' -d 'Catalog and mount points'
 complete -c convoy -n '__convoy_is daemon' -l log -rF -d 'Append the log to this file'
@@ -103,6 +103,7 @@ complete -c convoy -n '__convoy_is backup create' -l compression -xa 'none zstd'
 complete -c convoy -n '__convoy_is backup list' -s o -l output -xa 'json table' -d 'Form of the list'
 complete -c convoy -n '__convoy_is jobs' -s o -l output -xa 'json table' -d 'Form of the list'
 complete -c convoy -n '__convoy_is backup verify' -l quick -d 'Read no chunks'
+complete -c convoy -n '__convoy_is backup gc' -l dry-run -d 'Only tell what would be freed'
 complete -c convoy -n '__convoy_is backup list' -l volume-name -xa '(__convoy_names volumes)' -d 'Of volumes of this name'
 
 complete -c convoy -n '__convoy_is delete' -a '(__convoy_names volumes)' -d Volume

@@ -1,4 +1,4 @@
-// backup create, list, inspect, delete, verify
+// backup create, list, inspect, delete, verify, gc, unlock
 #include <cstdio>
 
 #include <fmt/format.h>
@@ -72,6 +72,31 @@ bool run_backup_verify(Client& client, const std::string& url, VerifyDepth depth
   }
   print_json(result);
   return damaged.empty();
+}
+
+bool run_backup_gc(Client& client, const std::string& destination, GcMode mode) {
+  const bool dry_run = mode == GcMode::kDryRun;
+  const Json result = client.run_job(
+      {"POST", "/v1/backup/gc", {}, {{"Destination", destination}, {"DryRun", dry_run}}});
+  std::size_t removed = 0, rewritten = 0;
+  std::uint64_t freed = 0;
+  for (const Json& pack : result.at("Packs")) {
+    ++(pack.value("Action", "") == "remove" ? removed : rewritten);
+    freed += pack.value("Freed", std::uint64_t{0});
+  }
+  for (const Json& note : result.at("Notes"))
+    fmt::print(stderr, "convoy: note: {}\n", note.get<std::string>());
+  for (const Json& failure : result.at("Failures"))
+    fmt::print(stderr, "convoy: {}\n", failure.get<std::string>());
+  fmt::print(stderr, "{} packs {}removed, {} rewritten: {} {}\n", removed,
+             dry_run ? "would be " : "", rewritten, format_size(freed),
+             dry_run ? "would be free" : "freed");
+  print_json(result);
+  return result.at("Failures").empty();
+}
+
+void run_backup_unlock(Client& client, const std::string& destination) {
+  print_json(client.call({"POST", "/v1/backup/unlock", {}, {{"Destination", destination}}}));
 }
 
 }  // namespace convoy

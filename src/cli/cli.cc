@@ -165,6 +165,7 @@ struct BackupArguments {
   std::string url;
   std::string volume_name;
   bool quick = false;
+  bool dry_run = false;
   std::string form;
 };
 
@@ -176,6 +177,29 @@ void add_form_option(CLI::App& command, std::string& form) {
 
 ListForm list_form(const std::string& form) {
   return form == "table" ? ListForm::kTable : ListForm::kJson;
+}
+
+// Those that are about a destination as a whole.
+void add_store_commands(CLI::App& backup, const GlobalOptions& global) {
+  CLI::App* const gc =
+      command(backup, "gc", "Free what interrupted backups have left, and what is half needed");
+  const auto collected = std::make_shared<BackupArguments>();
+  gc->add_option("DEST", collected->url, "Destination, such as vfs:///mnt/backups/")->required();
+  gc->add_flag("--dry-run", collected->dry_run, "Only tell what would be freed");
+  gc->callback([collected, &global] {
+    Client client(global.socket);
+    const GcMode mode = collected->dry_run ? GcMode::kDryRun : GcMode::kRun;
+    if (!run_backup_gc(client, collected->url, mode)) throw CLI::RuntimeError(1);
+  });
+
+  CLI::App* const unlock =
+      command(backup, "unlock", "Take the leases of backups that are being made: they fail");
+  const auto unlocked = std::make_shared<BackupArguments>();
+  unlock->add_option("DEST", unlocked->url, "Destination, such as vfs:///mnt/backups/")->required();
+  unlock->callback([unlocked, &global] {
+    Client client(global.socket);
+    run_backup_unlock(client, unlocked->url);
+  });
 }
 
 void add_backup_commands(CLI::App& app, const GlobalOptions& global) {
@@ -237,6 +261,7 @@ void add_backup_commands(CLI::App& app, const GlobalOptions& global) {
     const VerifyDepth depth = verified->quick ? VerifyDepth::kQuick : VerifyDepth::kFull;
     if (!run_backup_verify(client, verified->url, depth)) throw CLI::RuntimeError(1);
   });
+  add_store_commands(*backup, global);
 }
 
 struct JobArguments {

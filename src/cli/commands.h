@@ -58,6 +58,12 @@ void run_backup_delete(Client& client, const std::string& url);
 enum class VerifyDepth { kQuick, kFull };
 bool run_backup_verify(Client& client, const std::string& url, VerifyDepth depth);
 
+// Prints what was freed, or would be. Returns false if there was a volume of which nothing could
+// be.
+enum class GcMode { kRun, kDryRun };
+bool run_backup_gc(Client& client, const std::string& destination, GcMode mode);
+void run_backup_unlock(Client& client, const std::string& destination);
+
 void run_jobs(Client& client, ListForm form);
 void run_job_cancel(Client& client, const std::string& id);
 

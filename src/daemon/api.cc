@@ -108,7 +108,7 @@ Api::Api(GeneralSettings settings, Volumes& volumes, Backups& backups, Creations
       jobs_(jobs) {}
 
 HttpResponse Api::handle(const HttpRequest& request) const {
-  static constexpr std::array<Route, 18> kRoutes = {{
+  static constexpr std::array<Route, 20> kRoutes = {{
       {"GET", "/v1/info", &Api::info},
       {"GET", "/v1/volumes", &Api::list_volumes},
       {"GET", "/v1/volume", &Api::inspect_volume},
@@ -125,6 +125,8 @@ HttpResponse Api::handle(const HttpRequest& request) const {
       {"GET", "/v1/backup", &Api::inspect_backup},
       {"DELETE", "/v1/backup", &Api::delete_backup},
       {"POST", "/v1/backup/verify", &Api::verify_backup},
+      {"POST", "/v1/backup/gc", &Api::collect_garbage},
+      {"POST", "/v1/backup/unlock", &Api::unlock_backups},
       {"GET", "/v1/jobs", &Api::list_jobs},
       {"DELETE", "/v1/job", &Api::cancel_job},
   }};
@@ -315,6 +317,36 @@ HttpResponse Api::verify_backup(const HttpRequest& request) const {
     }
     return to_text({{"Backups", verified.backups}, {"Damaged", damaged}});
   }));
+}
+
+HttpResponse Api::collect_garbage(const HttpRequest& request) const {
+  const RequestFields fields(request.body);
+  const std::string destination = fields.text("Destination");
+  const CollectionMode mode =
+      fields.flag("DryRun") ? CollectionMode::kPlanOnly : CollectionMode::kHalfDead;
+  return stream_job(jobs_.start("gc", destination, [this, destination, mode](Job& job) {
+    const Backups::Collected collected = backups_.collect_garbage(destination, mode, job);
+    ordered_json packs = ordered_json::array();
+    for (const auto& [lineage, pack] : collected.packs) {
+      packs.push_back(
+          {{"Volume", lineage.to_string()},
+           {"Pack", to_string(pack.pack)},
+           {"Action", pack.action == CollectedPack::Action::kRemoved ? "remove" : "rewrite"},
+           {"Size", pack.size},
+           {"Freed", pack.freed}});
+    }
+    return to_text(
+        {{"Packs", packs}, {"Notes", collected.notes}, {"Failures", collected.failures}});
+  }));
+}
+
+HttpResponse Api::unlock_backups(const HttpRequest& request) const {
+  ordered_json unlocked = ordered_json::array();
+  for (const auto& [url, renewed] :
+       backups_.unlock(RequestFields(request.body).text("Destination"))) {
+    unlocked.push_back({{"BackupURL", url}, {"Renewed", format_rfc3339(renewed)}});
+  }
+  return ok({{"Unlocked", unlocked}});
 }
 
 // --- Jobs ---

@@ -44,6 +44,8 @@ class Api {
   HttpResponse inspect_backup(const HttpRequest& request) const;
   HttpResponse delete_backup(const HttpRequest& request) const;
   HttpResponse verify_backup(const HttpRequest& request) const;
+  HttpResponse collect_garbage(const HttpRequest& request) const;
+  HttpResponse unlock_backups(const HttpRequest& request) const;
   HttpResponse list_jobs(const HttpRequest& request) const;
   HttpResponse cancel_job(const HttpRequest& request) const;
 

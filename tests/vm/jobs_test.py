@@ -12,7 +12,10 @@ import time
 import unittest
 from pathlib import Path
 
-from support import SOCKET, MIB, PoolTest, api, backup_create, convoy, convoy_error, convoy_json, docker, dm_devices
+from support import (
+    SOCKET, MIB, PoolTest, api, backup_create, convoy, convoy_error, convoy_json, device_digest, docker, dm_devices,
+    snapshot_device,
+)
 
 COMMAND = ["convoy", "--socket", str(SOCKET)]
 
@@ -50,14 +53,15 @@ class Jobs(PoolTest):
             time.sleep(0.01)
         return process
 
-    def wait_until_nothing_is_left(self) -> None:
-        """No backup, no pack, no lease, no work device."""
+    def wait_until_only_chunks_are_left(self) -> None:
+        """No backup, no lease, no work device; what was stored stays for the next backup, with a mark to find it by."""
         deadline = time.monotonic() + 20
         left: list = [None]
         while left and time.monotonic() < deadline:
             time.sleep(0.05)
             # Unlike rglob, walk does not mind directories that go meanwhile.
-            left = [name for _, _, names in os.walk(self.destination) for name in names if name != "store.json"]
+            left = [name for _, _, names in os.walk(self.destination) for name in names]
+            left = [name for name in left if name != "store.json" and not name.endswith((".data", ".tree", ".revoked"))]
             left += [name for name in dm_devices() if re.match("convoy-pool-", name)]
         self.assertEqual(left, [])
         self.assertEqual(convoy("backup", "list", self.url), "{}")
@@ -112,19 +116,34 @@ class Jobs(PoolTest):
         self.assertGreaterEqual(read_again, read)
         self.assertLess(stored, 6 * MIB)
 
-    def test_ctrl_c_of_a_backup_leaves_nothing(self) -> None:
+    def arrived(self) -> int:
+        """Bytes of chunks in the destination."""
+        return sum(pack.stat().st_size for pack in self.destination.rglob("*.data"))
+
+    def check_that_what_arrived_is_not_stored_again(self) -> None:
+        arrived = self.arrived()
+        self.assertLess(0, arrived)
+        url, _, read, stored = backup_create("s1", self.url)
+        self.assertLess(stored, read - arrived * 9 / 10)
+        convoy("create", "again", "--backup", url)
+        with snapshot_device("s1") as device:
+            self.assertEqual(device_digest(convoy_json("inspect", "again")["DriverInfo"]["Device"]), device_digest(device))
+        convoy("delete", "again")
+
+    def test_ctrl_c_of_a_backup_leaves_what_the_next_one_can_use(self) -> None:
         backup = self.start_backup()
         backup.send_signal(signal.SIGINT)
         output, errors = backup.communicate(timeout=30)
         self.assertEqual(backup.returncode, 130)
         self.assertIn("cancelled", json.loads(output)["Error"])
         self.assertIn("cancelled", errors)
-        self.wait_until_nothing_is_left()
+        self.wait_until_only_chunks_are_left()
+        self.check_that_what_arrived_is_not_stored_again()
         convoy("snapshot", "delete", "s1")
 
     def test_a_client_that_is_killed_cancels_its_job(self) -> None:
         self.start_backup().kill()
-        self.wait_until_nothing_is_left()
+        self.wait_until_only_chunks_are_left()
 
     def test_stopping_the_daemon_cancels_jobs(self) -> None:
         backup = self.start_backup()
@@ -133,7 +152,7 @@ class Jobs(PoolTest):
         self.assertNotEqual(backup.returncode, 0)
         self.assertIn("Error", json.loads(output))
         self.daemon.start()
-        self.wait_until_nothing_is_left()
+        self.wait_until_only_chunks_are_left()
 
     def test_jobs_are_listed_and_cancelled(self) -> None:
         self.assertEqual(convoy("jobs"), "{}")
@@ -148,7 +167,7 @@ class Jobs(PoolTest):
         self.assertIn("cancelled", json.loads(output)["Error"])
         self.assertIn(f"no job {job['ID']}", convoy_error("jobs", "cancel", job["ID"]))
         self.assertEqual(convoy("jobs", "-o", "table"), "ID  KIND  OBJECT  STATE  DONE  RATE  LEFT")
-        self.wait_until_nothing_is_left()
+        self.wait_until_only_chunks_are_left()
 
     def test_a_killed_daemon_s_backup_is_not_there_and_the_next_one_is_whole(self) -> None:
         self.start_backup()
@@ -156,8 +175,20 @@ class Jobs(PoolTest):
         self.daemon.start()
         self.assertEqual(convoy("backup", "list", self.url), "{}")
         self.assertEqual(dm_devices(), ["big", "convoy-pool"])
-        url = convoy("backup", "create", "s1", "--dest", self.url)
-        convoy("create", "copy", "--backup", url)
+        self.check_that_what_arrived_is_not_stored_again()
+        # Its lease is younger than what counts as dead, and nothing but impatience ends it now.
+        (unlocked,) = convoy_json("backup", "unlock", self.url)["Unlocked"]
+        self.assertEqual(list(self.destination.rglob("leases/*.json")), [])
+        self.assertIn("no backup", convoy_error("backup", "inspect", unlocked["BackupURL"]))
+
+    def test_a_backup_that_is_unlocked_fails(self) -> None:
+        backup = self.start_backup()
+        self.assertEqual(len(convoy_json("backup", "unlock", self.url)["Unlocked"]), 1)
+        output, _ = backup.communicate(timeout=120)
+        self.assertEqual(backup.returncode, 1)
+        self.assertIn("lost its lease", json.loads(output)["Error"])
+        self.wait_until_only_chunks_are_left()
+        self.check_that_what_arrived_is_not_stored_again()
 
     def test_an_interrupted_restore_leaves_no_volume(self) -> None:
         url = convoy("backup", "create", "s1", "--dest", self.url)
