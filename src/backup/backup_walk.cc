@@ -1,61 +1,20 @@
 #include "backup/backup_walk.h"
 
 #include <algorithm>
+#include <tuple>
 #include <utility>
 
 #include "backup/progress.h"
 #include "base/error.h"
 
 namespace convoy {
-
 namespace {
 
-// Makes `next` a part of the last of them, if it is its neighbour.
-void append(std::vector<Damage>& damages, Damage next) {
-  if (!damages.empty() && damages.back().range.end == next.range.begin &&
-      damages.back().reference.pack == next.reference.pack) {
-    damages.back().range.end = next.range.end;
-  } else {
-    damages.push_back(std::move(next));
-  }
-}
+// Chunks that are put into order together: 20 MiB of memory, and 4 GiB of a volume in chunks of 16
+// KiB.
+constexpr std::size_t kChunksInOrder = 1U << 18U;
 
 }  // namespace
-
-void DamageList::add(Damage damage) {
-  const std::lock_guard lock(mutex_);
-  append(damages_, std::move(damage));
-}
-
-std::vector<Damage> DamageList::take() {
-  const std::lock_guard lock(mutex_);
-  std::ranges::sort(damages_, {}, [](const Damage& damage) { return damage.range.begin; });
-  std::vector<Damage> merged;
-  for (Damage& damage : damages_) append(merged, std::move(damage));
-  damages_.clear();
-  return merged;
-}
-
-void read_despite_damage(PackReader& packs, std::span<const PackReader::Item> items,
-                         std::size_t max_length, const PackReader::Visit& visit,
-                         const DamageSink& damaged) {
-  try {
-    return packs.read(items, max_length, visit);
-  } catch (const Error& error) {
-    if (error.kind() != ErrorKind::kCorrupt || !damaged) throw;
-  }
-  // Which of them? One by one; what was visited is visited again.
-  for (std::size_t i = 0; i < items.size(); ++i) {
-    try {
-      packs.read(items.subspan(i, 1), max_length,
-                 [&](std::size_t, std::span<const std::byte> plain) { visit(i, plain); });
-    } catch (const Error& error) {
-      if (error.kind() != ErrorKind::kCorrupt) throw;
-      damaged(
-          {.range = items[i].range, .reference = items[i].reference, .reason = error.message()});
-    }
-  }
-}
 
 void BackupWalk::run(const OnLeaf& on_leaf) {
   if (!parts_.record.root) return;
@@ -72,11 +31,11 @@ void BackupWalk::visit_nodes(std::uint32_t level, std::span<const PackReader::It
   }
   const std::uint64_t span = level == 0 ? 1 : chunks_under(level - 1);
   std::vector<std::vector<PackReader::Item>> children(unknown.size());
-  read_despite_damage(
-      parts_.nodes, unknown, kMaxNodeSize,
-      [&](std::size_t index, std::span<const std::byte> bytes) {
+  parts_.nodes.read(
+      level, unknown,
+      [&](std::size_t index, const TreeNode& node) {
         const std::uint64_t first = unknown[index].range.begin / shape_.chunk_size();
-        children[index] = items_of(decode_node(bytes, level), first, span);
+        children[index] = items_of(node, first, span);
       },
       parts_.damaged);
   for (const auto& under : children) {
@@ -104,18 +63,28 @@ std::vector<PackReader::Item> BackupWalk::items_of(const TreeNode& node, std::ui
   return items;
 }
 
-std::vector<std::vector<PackReader::Item>> pieces_of(std::span<const PackReader::Item> chunks,
-                                                     std::uint32_t chunk_size) {
-  const std::uint64_t piece_size = kChunksPerPiece * chunk_size;
-  std::vector<std::vector<PackReader::Item>> pieces;
-  std::uint64_t last = 0;
-  for (const PackReader::Item& chunk : chunks) {
-    const std::uint64_t number = chunk.range.begin / piece_size;
-    if (pieces.empty() || number != last) pieces.emplace_back();
-    pieces.back().push_back(chunk);
-    last = number;
+void PackOrder::add(std::span<const PackReader::Item> chunks) {
+  chunks_.insert(chunks_.end(), chunks.begin(), chunks.end());
+  if (chunks_.size() >= kChunksInOrder) flush();
+}
+
+void PackOrder::flush() {
+  std::ranges::sort(chunks_, {}, [](const PackReader::Item& chunk) {
+    return std::tuple(chunk.reference.pack, chunk.reference.slot, chunk.range.begin);
+  });
+  Piece piece;
+  const auto hand_over = [&] {
+    if (!piece.empty()) on_piece_(std::move(piece));
+    piece = {};
+  };
+  for (const PackReader::Item& chunk : chunks_) {
+    if (piece.size() == chunks_per_piece_ ||
+        (!piece.empty() && piece.front().reference.pack != chunk.reference.pack))
+      hand_over();
+    piece.push_back(chunk);
   }
-  return pieces;
+  hand_over();
+  chunks_.clear();
 }
 
 void check_chunk_length(const PackReader::Item& item, std::span<const std::byte> plain) {

@@ -3,53 +3,26 @@
 
 #include <cstdint>
 #include <functional>
-#include <mutex>
 #include <span>
 #include <stop_token>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "backup/backup_record.h"
-#include "backup/pack_footers.h"
+#include "backup/damage.h"
+#include "backup/node_reader.h"
 #include "backup/pack_reader.h"
 #include "backup/tree_node.h"
 
 namespace convoy {
-
-// A part of a volume whose content in a backup is lost.
-struct Damage {
-  ByteRange range;      // of the volume
-  Reference reference;  // what can't be read: a chunk, or a node above many
-  std::string reason;   // for people, naming backup, range and pack
-};
-
-// Takes note of damage, from several threads at once. If it is empty, damage is thrown as kCorrupt.
-using DamageSink = std::function<void(Damage damage)>;
-
-// Damage in bounded memory: neighbouring chunks of one pack are one entry, with the reason of the
-// first. Thread-safe.
-class DamageList {
- public:
-  void add(Damage damage);
-  // All that was added, by place in the volume. Nothing is left.
-  std::vector<Damage> take();
-
- private:
-  std::mutex mutex_;
-  std::vector<Damage> damages_;
-};
-
-// As PackReader::read, but what is damaged goes to `damaged`, and all the rest is read.
-void read_despite_damage(PackReader& packs, std::span<const PackReader::Item> items,
-                         std::size_t max_length, const PackReader::Visit& visit,
-                         const DamageSink& damaged);
 
 // One use, by one thread. All references must outlive it.
 class BackupWalk {
  public:
   struct Parts {
     const BackupRecord& record;
-    PackReader& nodes;
+    NodeReader& nodes;
     DamageSink damaged;
     std::string_view work;  // what is cancelled by `stop`, such as "restore"
     std::stop_token stop;
@@ -59,7 +32,7 @@ class BackupWalk {
   explicit BackupWalk(Parts parts) : parts_(std::move(parts)), shape_(parts_.record.shape()) {}
 
   // Calls `on_leaf` with the chunks of each leaf, from the volume's begin to its end. Throws
-  // kCancelled, what PackReader::read throws, and what `on_leaf` throws.
+  // kCancelled, what NodeReader::read throws, and what `on_leaf` throws.
   using OnLeaf = std::function<void(std::span<const PackReader::Item> chunks)>;
   void run(const OnLeaf& on_leaf);
 
@@ -73,11 +46,30 @@ class BackupWalk {
   const TreeShape shape_;
 };
 
-// Divides the chunks of a leaf into pieces of neighbours, each for one thread: those of the same
-// aligned 4 MiB, if chunks have 64 KiB.
-inline constexpr std::size_t kChunksPerPiece = 64;
-std::vector<std::vector<PackReader::Item>> pieces_of(std::span<const PackReader::Item> chunks,
-                                                     std::uint32_t chunk_size);
+// Puts chunks into the order in which they stand in packs, and divides them into pieces of
+// neighbours there, each for one thread. After many incremental backups, the chunks of a few MiB of
+// the volume stand in as many packs; taken together with those of the next GiB, each pack is read
+// once, from its begin to its end. Of a fresh backup the order is the volume's own.
+class PackOrder {
+ public:
+  using Piece = std::vector<PackReader::Item>;  // of one pack
+  using OnPiece = std::function<void(Piece piece)>;
+  PackOrder(std::uint32_t chunk_size, OnPiece on_piece)
+      : chunks_per_piece_(kPieceSize / chunk_size), on_piece_(std::move(on_piece)) {}
+
+  // What a piece stands for has at most so many bytes.
+  static constexpr std::uint64_t kPieceSize = 4 * kMiB;
+
+  // Throws what on_piece throws.
+  void add(std::span<const PackReader::Item> chunks);
+  // Hands over all that is left.
+  void flush();
+
+ private:
+  const std::size_t chunks_per_piece_;
+  const OnPiece on_piece_;
+  std::vector<PackReader::Item> chunks_;
+};
 
 // Throws kCorrupt unless a chunk has as many bytes as it stands for.
 void check_chunk_length(const PackReader::Item& item, std::span<const std::byte> plain);

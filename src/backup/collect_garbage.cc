@@ -173,7 +173,7 @@ void Collector::revoke_dead_writers(Timestamp now) {
 
 void Collector::find_live_slots(const BackupRecord& record) {
   PackFooters footers(objects_, lineage_, record.packs);
-  PackReader nodes(objects_, record, footers);
+  NodeReader nodes(objects_, record, footers);
   try {
     BackupWalk({.record = record,
                 .nodes = nodes,

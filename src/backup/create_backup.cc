@@ -1,6 +1,8 @@
 #include "backup/create_backup.h"
 
 #include <bit>
+#include <functional>
+#include <set>
 
 #include <nlohmann/json.hpp>
 #include <spdlog/spdlog.h>
@@ -8,13 +10,14 @@
 #include "backup/backups.h"
 #include "backup/chunk_writer.h"
 #include "backup/collect_garbage.h"
+#include "backup/compaction.h"
 #include "backup/damage_notes.h"
 #include "backup/device_io.h"
 #include "backup/json_fields.h"
 #include "backup/lease.h"
 #include "backup/leftover_chunks.h"
+#include "backup/node_reader.h"
 #include "backup/pack_ledger.h"
-#include "backup/pack_reader.h"
 #include "backup/pack_writer.h"
 #include "backup/tree_update.h"
 #include "backup/zstd_text.h"
@@ -26,27 +29,9 @@
 namespace convoy {
 namespace {
 
-// A tree is written anew when it stands in more packs than this, besides those that it needs: a
-// node has at most 8 KiB, so a full pack has at least 2048 of them; half of that leaves room for
-// what backups drop. Each incremental backup adds one pack, so this happens every 64 backups at
-// most.
-constexpr std::uint64_t kMaxExtraTreePacks = 64;
-constexpr std::uint64_t kNodesPerTreePack = 1024;
-
 // Packs of data on their way to the store. Enough for a server that answers slowly; each takes 16
 // MiB.
 constexpr unsigned kDataPutsAtOnce = 4;
-
-NodeReuse reuse_for(const PackUses& packs) {
-  std::uint64_t tree_packs = 0, nodes = 0;
-  for (const auto& [name, use] : packs) {
-    if (name.kind != PackKind::kTree) continue;
-    ++tree_packs;
-    nodes += use.references;
-  }
-  return tree_packs > kMaxExtraTreePacks + nodes / kNodesPerTreePack ? NodeReuse::kWriteAll
-                                                                     : NodeReuse::kKeepNodes;
-}
 
 void check_plan(const BackupPlan& plan) {
   const BackupSource& source = plan.source;
@@ -104,7 +89,10 @@ class BackupRun {
   }
 
   void read_store();
-  bool repairs() const { return parent_ && (plan_.repair || !damage_.empty()); }
+  // Whether parts of the parent are read from the volume all the same.
+  bool repairs() const {
+    return parent_ && (plan_.repair || !damage_.empty() || !scattered_.empty());
+  }
   BackupRecord write_packs_under_lease();
   BackupRecord write_packs();
   ChunkRanges plan_chunks(const TreeShape& shape) const;
@@ -124,8 +112,9 @@ class BackupRun {
   const std::vector<Uuid> interrupted_;  // backups whose packs this one may use
   Lease lease_;
   std::optional<BackupRecord> parent_;
-  PackUses usable_;  // packs of the interrupted ones
-  SlotSet damage_;   // that notes tell of, in the parent's packs and in these
+  PackUses usable_;               // packs of the interrupted ones
+  SlotSet damage_;                // that notes tell of, in the parent's packs and in these
+  std::set<PackName> scattered_;  // packs of the parent that this backup does not refer to
   PackWriter data_packs_;
   PackWriter tree_packs_;
   bool may_be_committed_ = false;
@@ -154,6 +143,7 @@ void BackupRun::read_store() {
     parent_ = with_context("can't build on the parent backup",
                            [&] { return read_backup(store_, lineage_, *plan_.parent); });
   }
+  if (parent_) scattered_ = scattered_packs(parent_->packs, parent_->chunk_size);
   usable_ = usable_packs(store_, lineage_, interrupted_);
   if (!parent_ && usable_.empty()) return;
   damage_ = list_damage(store_, lineage_);
@@ -227,21 +217,28 @@ ChunkRanges BackupRun::plan_chunks(const TreeShape& shape) const {
 std::optional<Reference> BackupRun::write_tree(const TreeShape& shape, const ChunkRanges& ranges,
                                                ChunkWriter& chunks, PackLedger& ledger) {
   std::optional<PackFooters> footers;
-  std::optional<PackReader> parent_packs;
+  std::optional<NodeReader> parent_nodes;
   if (parent_) {
     footers.emplace(store_.objects(), lineage_, parent_->packs);
-    parent_packs.emplace(store_.objects(), *parent_, *footers);
+    parent_nodes.emplace(store_.objects(), *parent_, *footers);
   }
 
+  std::function<bool(const Reference&)> is_unwanted;
+  if (repairs()) {
+    is_unwanted = [this](const Reference& reference) {
+      return damage_.contains(reference) || scattered_.contains(reference.pack);
+    };
+  }
   TreeUpdate update(
       {.shape = shape,
        .ranges = ranges,
-       .parent_packs = parent_packs ? &*parent_packs : nullptr,
+       .parent_nodes = parent_nodes ? &*parent_nodes : nullptr,
        .tree_packs = tree_packs_,
        .ledger = ledger,
        .update_leaves = [&](std::span<LeafUpdate> leaves) { chunks.update_leaves(leaves); },
-       .reuse = repairs() ? NodeReuse::kWriteAll : reuse_for(ledger.uses()),
-       .damage = repairs() ? &damage_ : nullptr,
+       .reuse = repairs() || is_tree_scattered(ledger.uses()) ? NodeReuse::kWriteAll
+                                                              : NodeReuse::kKeepNodes,
+       .is_unwanted = is_unwanted,
        .stop = stop_});
   return parent_ ? update.run(parent_->root, parent_->shape().height())
                  : update.run(std::nullopt, shape.height());

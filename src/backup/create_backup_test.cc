@@ -154,26 +154,65 @@ INSTANTIATE_TEST_SUITE_P(Sizes, ResizedBackup,
                                          std::pair{(1 << 20) + 512, (1 << 20) + 1024},
                                          std::pair{(1 << 20) + 1024, (1 << 20) + 512}));
 
+std::ptrdiff_t count_packs(const BackupRecord& record, PackKind kind) {
+  return std::ranges::count_if(record.packs,
+                               [&](const auto& pack) { return pack.first.kind == kind; });
+}
+
 TEST_F(BackupTest, WritesATreeAnewThatStandsInTooManyPacks) {
   constexpr std::uint64_t kLeaf = 128 * 4096;
   TestDevice device(100 * kLeaf);
-  for (unsigned i = 0; i < 100; ++i) device.write(i * kLeaf, noise(i, 4096));
+  for (unsigned i = 0; i < 100; ++i) device.write(i * kLeaf, noise(i, 8192));
   chunk_size_ = kMinChunkSize;
   BackupRecord last = back_up_all(device);
 
   // Each backup changes another leaf, so that each one's tree stands in one pack more.
-  std::vector<std::ptrdiff_t> tree_packs;
-  for (unsigned i = 0; i < 66; ++i) {
-    device.write(i * kLeaf, noise(1000 + i, 4096));
-    const SourceRange changed{{i * kLeaf, i * kLeaf + 4096}, SourceKind::kRead};
-    last = create_backup(store_, plan_of(device, last, {changed}), {}, {});
-    tree_packs.push_back(std::ranges::count_if(
-        last.packs, [](const auto& pack) { return pack.first.kind == PackKind::kTree; }));
+  std::vector<std::ptrdiff_t> packs;
+  for (unsigned i = 0; i < 14; ++i) {
+    device.zero(i * kLeaf, 4096);
+    last = back_up(device, last, {{{i * kLeaf, i * kLeaf + 4096}, SourceKind::kZero}});
+    packs.push_back(count_packs(last, PackKind::kTree));
   }
-  EXPECT_EQ(tree_packs[63], 65);
-  EXPECT_EQ(tree_packs[64], 1);
-  EXPECT_EQ(tree_packs[65], 2);
+  EXPECT_EQ(packs[11], 13);
+  EXPECT_EQ(packs[12], 1);
+  EXPECT_EQ(packs[13], 2);
   EXPECT_TRUE(restored(store_, last) == device.content());
+}
+
+TEST_F(BackupTest, StoresAgainTogetherWhatStandsInTooManyPacks) {
+  TestDevice device(4 * kMiB);
+  device.write(0, noise(1, 2 * kMiB));
+  chunk_size_ = kMinChunkSize;
+  BackupRecord last = back_up_all(device);
+  std::vector<std::ptrdiff_t> packs;
+  std::uint64_t read = 0;
+  for (unsigned i = 0; i < 10; ++i) {
+    device.write(i * 64 * kKiB, noise(100 + i, 4096));
+    last = back_up(device, last, {{{i * 64 * kKiB, i * 64 * kKiB + 4096}, SourceKind::kRead}});
+    packs.push_back(count_packs(last, PackKind::kData));
+    read = std::max(read, last.info.statistics.bytes_read);
+  }
+  EXPECT_EQ(packs[7], 9);
+  EXPECT_EQ(packs[8], 1);
+  EXPECT_EQ(packs[9], 2);
+  EXPECT_EQ(read, 2 * kMiB);  // nothing of what is zero
+  check_backups();
+  for (const Uuid& backup : backups_of(store_, lineage_))
+    if (backup != last.info.uuid) delete_and_forget(backup);
+  check_backups();
+  check_nothing_is_left_over();
+}
+
+// A pack that holds much is worth two requests.
+TEST_F(BackupTest, DoesNotStoreFullPacksAgain) {
+  constexpr std::uint64_t kSize = 160 * kMiB;
+  TestDevice device(kSize);
+  device.write(0, noise(1, kSize));
+  const BackupRecord first = back_up_all(device);
+  EXPECT_GT(count_packs(first, PackKind::kData), 5);
+  device.write(0, noise(2, 4096));
+  EXPECT_EQ(back_up(device, first, {{{0, 4096}, SourceKind::kRead}}).info.statistics.chunks_stored,
+            1U);
 }
 
 TEST_F(BackupTest, ReadsADeviceOpenedForDirectIo) {

@@ -1,6 +1,7 @@
 // What an interrupted backup has stored is used by the next one, and harms nobody.
 #include "backup/concurrency_testing.h"
 #include "backup/leftover_chunks.h"
+#include "backup/pack_writer.h"
 
 namespace convoy {
 namespace {
@@ -23,13 +24,9 @@ std::size_t chunks_in(ObjectStore& objects, const Uuid& lineage) {
 
 class InterruptedBackupTest : public BackupTest {
  protected:
-  static constexpr std::uint64_t kSize = 384 * kMiB;  // in more packs than are known at once
+  static constexpr std::uint64_t kSize = 128 * kMiB;
 
-  InterruptedBackupTest() {
-    // A half of each chunk can't be compressed: a pack holds some 500 of them.
-    for (std::uint64_t at = 0; at < kSize; at += kChunk)
-      device_.write(at, noise(static_cast<unsigned>(at / kChunk), 32 * kKiB));
-  }
+  InterruptedBackupTest() { device_.write(0, noise(1, kSize)); }
 
   BackupPlan whole() { return plan_of(device_, std::nullopt, {{{0, kSize}, SourceKind::kRead}}); }
 
@@ -72,12 +69,70 @@ TEST_F(InterruptedBackupTest, IsUsedHoweverOftenItIsInterrupted) {
 TEST_F(InterruptedBackupTest, IsUsedWhereTheVolumeHasNotChangedSince) {
   interrupt_after(kSize - kSize / 8);
   const std::size_t arrived = chunks_in(objects_, lineage_);
-  // More than what is known of the leftovers at once.
-  for (std::uint64_t at = 0; at < kSize / 2; at += kChunk)
-    device_.write(at, noise(1000000 + static_cast<unsigned>(at / kChunk), 32 * kKiB));
+  device_.write(0, noise(1000000, kSize / 2));
   const BackupRecord record = back_up(whole(), device_);
-  EXPECT_GT(record.info.statistics.chunks_reused, (arrived - kSize / 2 / kChunk) * 3 / 4);
+  EXPECT_EQ(record.info.statistics.chunks_reused, arrived - kSize / 2 / kChunk);
   check_backups();
+}
+
+// More packs than are known at once.
+class LeftoverChunksTest : public BackupTest {
+ protected:
+  static constexpr std::uint32_t kPacks = 40;
+  static constexpr unsigned kChunksPerPack = 10;
+
+  LeftoverChunksTest() {
+    for (std::uint32_t number = 0; number < kPacks; ++number) {
+      PackWriter writer(objects_, lineage_, {PackKind::kData, backup_, number}, 1);
+      for (unsigned i = 0; i < kChunksPerPack; ++i) {
+        const Bytes chunk = noise(number * kChunksPerPack + i, 100);
+        writer.add_plain(chunk, sha256(chunk));
+      }
+      writer.finish();
+      const auto& [pack, size] = writer.written().at(0);
+      packs_[pack] = {.size = size, .references = 0};
+    }
+  }
+
+  // Whether chunks [first, end) are found; those that are not there are not.
+  std::vector<bool> find(LeftoverChunks& chunks, unsigned first, unsigned end) {
+    std::vector<bool> found;
+    for (unsigned i = first; i < end; ++i) {
+      const Digest digest = sha256(noise(i, 100));
+      const auto reference = chunks.find(digest);
+      found.push_back(reference.has_value());
+      if (!reference) continue;
+      EXPECT_EQ(reference->pack.number, i / kChunksPerPack);
+      EXPECT_EQ(reference->slot, i % kChunksPerPack);
+      EXPECT_EQ(reference->digest, digest);
+    }
+    return found;
+  }
+
+  const Uuid backup_ = Uuid::generate();
+  PackUses packs_;
+  const SlotSet no_damage_;
+};
+
+TEST_F(LeftoverChunksTest, AreFoundInTheirOrder) {
+  LeftoverChunks chunks(objects_, lineage_, packs_, no_damage_, 50);
+  EXPECT_THAT(find(chunks, 0, kPacks * kChunksPerPack), testing::Each(true));
+  EXPECT_THAT(find(chunks, 0, 10), testing::Each(false));  // long forgotten
+}
+
+TEST_F(LeftoverChunksTest, AreFoundBehindChangesOfAnyLength) {
+  for (const unsigned changed : {1U, 24U, 26U, 50U, 99U, 100U, 101U, 250U, 399U}) {
+    LeftoverChunks chunks(objects_, lineage_, packs_, no_damage_, 50);
+    EXPECT_THAT(find(chunks, 1000, 1000 + changed), testing::Each(false));
+    EXPECT_THAT(find(chunks, changed, kPacks * kChunksPerPack), testing::Each(true)) << changed;
+  }
+}
+
+TEST_F(LeftoverChunksTest, OfADamagedSlotAreNotFound) {
+  SlotSet damage;
+  damage.insert(packs_.begin()->first, 3);
+  LeftoverChunks chunks(objects_, lineage_, packs_, damage, 50);
+  EXPECT_THAT(find(chunks, 0, 5), testing::ElementsAre(true, true, true, false, true));
 }
 
 TEST_F(InterruptedBackupTest, IsNotUsedWhereItIsDamaged) {

@@ -16,10 +16,6 @@ namespace {
 // Older ones will hardly have what the newest don't.
 constexpr std::size_t kMaxInterrupted = 8;
 
-// Packs of each of them that are known at once: the threads that look for chunks are less than half
-// as far apart.
-constexpr std::size_t kWindowPacks = 8;
-
 std::uint64_t key_of(const Digest& digest) {
   std::uint64_t key = 0;
   std::memcpy(&key, digest.data(), sizeof key);
@@ -67,15 +63,14 @@ PackUses usable_packs(const Store& store, const Uuid& lineage, const std::vector
 }
 
 LeftoverChunks::LeftoverChunks(ObjectStore& objects, const Uuid& lineage, const PackUses& packs,
-                               const SlotSet& damage)
-    : footers_(objects, lineage, packs), damage_(damage) {
+                               const SlotSet& damage, std::size_t window)
+    : footers_(objects, lineage, packs), damage_(damage), max_slots_(window) {
   for (const auto& [pack, use] : packs) {  // by backup, and then by number
     if (windows_.empty() || windows_.back().packs.back().backup != pack.backup)
       windows_.emplace_back();
     windows_.back().packs.push_back(pack);
   }
-  for (Window& window : windows_)
-    while (window.loaded.size() < std::min(kWindowPacks, window.packs.size())) load_next(window);
+  for (Window& next : windows_) fill(next);
 }
 
 std::optional<Reference> LeftoverChunks::find(const Digest& digest) {
@@ -89,8 +84,9 @@ std::optional<Reference> LeftoverChunks::find(const Digest& digest) {
 std::optional<Reference> LeftoverChunks::find_in(Window& window, const Digest& digest) {
   const auto found = window.place_of.find(key_of(digest));
   if (found == window.place_of.end()) {
-    // The volume may have changed since, so that the chunks of a whole window are not looked for.
-    if (++window.misses > window.place_of.size()) advance(window);
+    // Most likely, this part of the volume has changed since: it goes by all the same.
+    ++window.position;
+    advance(window);
     return std::nullopt;
   }
   const auto [index, slot] = found->second;
@@ -98,30 +94,37 @@ std::optional<Reference> LeftoverChunks::find_in(Window& window, const Digest& d
   const Reference reference{.pack = loaded.pack, .slot = slot, .digest = digest};
   if (loaded.footer->slots[slot].digest != digest || damage_.contains(reference))
     return std::nullopt;
-  window.misses = 0;
-  while (index > window.begin + kWindowPacks / 2 &&
-         window.begin + window.loaded.size() < window.packs.size()) {
-    drop_first(window);
-    load_next(window);
-  }
+  window.position = loaded.first + slot;
+  advance(window);
   return reference;
 }
 
+// Keeps the position in the first half of the window, as long as there are more packs.
 void LeftoverChunks::advance(Window& window) {
-  window.misses = 0;
-  for (std::size_t i = 0; i < kWindowPacks / 2; ++i) {
-    if (window.begin + window.loaded.size() >= window.packs.size()) return;
+  const auto middle = [&] {
+    const std::size_t first = window.loaded.front().first;
+    return first + (window.end - first) / 2;
+  };
+  while (window.begin + window.loaded.size() < window.packs.size() && window.position > middle()) {
     drop_first(window);
-    load_next(window);
+    fill(window);
   }
+}
+
+// Two packs at least, and then as many as there is room for.
+void LeftoverChunks::fill(Window& window) {
+  while (window.begin + window.loaded.size() < window.packs.size() &&
+         (window.loaded.size() < 2 || window.end - window.loaded.front().first < max_slots_))
+    load_next(window);
 }
 
 void LeftoverChunks::load_next(Window& window) {
   const std::size_t index = window.begin + window.loaded.size();
   const PackName& pack = window.packs[index];
-  Loaded loaded{.footer = nullptr, .pack = pack};
+  Loaded loaded{.footer = nullptr, .pack = pack, .first = window.end};
   try {
     loaded.footer = footers_.footer_of(pack);
+    window.end += loaded.footer->slots.size();
     for (std::uint32_t slot = 0; slot < loaded.footer->slots.size(); ++slot) {
       const PackSlot& entry = loaded.footer->slots[slot];
       if (entry.length > 0) window.place_of[key_of(entry.digest)] = {.pack = index, .slot = slot};

@@ -30,13 +30,17 @@ std::vector<Uuid> interrupted_backups(const Store& store, const Uuid& lineage);
 PackUses usable_packs(const Store& store, const Uuid& lineage, const std::vector<Uuid>& backups);
 
 // Finds chunks by their digests. Packs were filled in the order of the volume, and this backup goes
-// through it in the same order, so only the part of the packs around the last chunk that was found
-// is in memory. Thread-safe.
+// through it in the same order, so of many packs only those around the last chunk that was found
+// are in memory. Thread-safe.
 class LeftoverChunks {
  public:
+  // Chunks of each interrupted backup that are known at once: 20 MiB of memory, and 4 GiB of a
+  // volume in chunks of 16 KiB.
+  static constexpr std::size_t kWindow = 1U << 18U;
+
   // In packs of one lineage. `objects`, `packs` and `damage` must outlive this.
   LeftoverChunks(ObjectStore& objects, const Uuid& lineage, const PackUses& packs,
-                 const SlotSet& damage);
+                 const SlotSet& damage, std::size_t window = kWindow);
 
   // Where the chunk is, if it is known. Throws what ObjectStore::get_range throws; a damaged pack
   // has no chunks.
@@ -46,27 +50,31 @@ class LeftoverChunks {
   struct Loaded {
     PackFooters::Footer footer;  // null: it can't be read
     PackName pack;
+    std::size_t first = 0;  // slots in all packs before it
   };
   // What one interrupted backup has left.
   struct Window {
     std::vector<PackName> packs;  // all of them, in order
     std::size_t begin = 0;        // those that are loaded
     std::deque<Loaded> loaded;
+    std::size_t end = 0;       // slots in all packs up to the last one that is loaded
+    std::size_t position = 0;  // about where in all slots this backup is
     struct Place {
       std::size_t pack;
       std::uint32_t slot;
     };
     std::unordered_map<std::uint64_t, Place> place_of;  // by the first bytes of the digest
-    std::size_t misses = 0;                             // since the last hit
   };
 
   std::optional<Reference> find_in(Window& window, const Digest& digest);
+  void fill(Window& window);
   void load_next(Window& window);
   void drop_first(Window& window);
   void advance(Window& window);
 
   PackFooters footers_;
   const SlotSet& damage_;
+  const std::size_t max_slots_;  // of a window
 
   std::mutex mutex_;
   std::vector<Window> windows_;

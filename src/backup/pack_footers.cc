@@ -8,12 +8,12 @@
 namespace convoy {
 namespace {
 
-// Slots of remembered footers, 40 MiB of them. In chunks of 64 KiB that are compressed to a half, a
-// pack has 500.
+// Slots of remembered footers, 40 MiB of them. In chunks of 16 KiB that are compressed to a half, a
+// pack has 2000.
 constexpr std::size_t kMaxFooterSlots = 1U << 20U;
 
 // Read with the trailer, since the footer of an ordinary pack is in it: one request instead of two.
-constexpr std::uint64_t kTailSize = 64 * kKiB;
+constexpr std::uint64_t kTailSize = 128 * kKiB;
 
 // Nothing if there is no such object. Throws kCorrupt if it ends before.
 std::optional<std::vector<std::byte>> read_part(ObjectStore& objects, const std::string& key,

@@ -13,7 +13,7 @@ namespace {
 // A run is at most as long as the chunks of a leaf and their headers; a gap in it is cheaper to
 // read than another request.
 constexpr std::uint64_t kMaxRun = 9 * kMiB;
-constexpr std::uint64_t kMaxGap = 64 * kKiB;
+constexpr std::uint64_t kMaxGap = 256 * kKiB;
 
 std::uint64_t end_of(const PackSlot& slot) {
   return std::uint64_t{slot.offset} + std::uint64_t{slot.length};

@@ -42,7 +42,7 @@ class Restore {
         tools_(make_tools(worker_count(), store.objects())),
         workers_(
             worker_count(), worker_count() * 2,
-            [this](const Piece& piece, unsigned thread) { restore_piece(piece, tools_[thread]); },
+            [this](Piece& piece, unsigned thread) { restore_piece(piece, tools_[thread]); },
             [this](const Piece& piece) {
               for (const PackReader::Item& chunk : piece) bytes_done_ += chunk.range.length();
             }) {}
@@ -50,26 +50,26 @@ class Restore {
   void run();
 
  private:
-  using Piece = std::vector<PackReader::Item>;
+  using Piece = PackOrder::Piece;
 
   // What a thread needs for its work.
   struct Tools {
     Tools(ObjectStore& objects, const BackupRecord& record, PackFooters& footers)
-        : packs(objects, record, footers), buffer(kChunksPerPiece * record.chunk_size) {}
+        : packs(objects, record, footers), buffer(PackOrder::kPieceSize) {}
 
     PackReader packs;
-    AlignedBuffer buffer;  // the chunks of one piece, each at its place
+    AlignedBuffer buffer;  // the chunks of one piece, in the order of the volume
   };
 
   std::deque<Tools> make_tools(unsigned threads, ObjectStore& objects);
-  void restore_piece(const Piece& piece, Tools& tools) const;
+  void restore_piece(Piece& piece, Tools& tools) const;
   void report(std::uint64_t bytes_done) const {
     if (sink_) sink_({.bytes_done = bytes_done, .bytes_total = bytes_present(record_)});
   }
 
   const BackupRecord& record_;
   PackFooters footers_;
-  PackReader nodes_;
+  NodeReader nodes_;
   const int device_fd_;
   const ProgressSink& sink_;
   const std::stop_token stop_;
@@ -88,42 +88,47 @@ std::deque<Restore::Tools> Restore::make_tools(unsigned threads, ObjectStore& ob
 
 void Restore::run() {
   report(0);
+  PackOrder order(record_.chunk_size, [this](Piece piece) {
+    check_stop(stop_, "restore");
+    workers_.add(std::move(piece));
+    report(bytes_done_);
+  });
   BackupWalk(
       {.record = record_, .nodes = nodes_, .damaged = damaged_, .work = "restore", .stop = stop_})
-      .run([this](std::span<const PackReader::Item> chunks) {
-        for (Piece& piece : pieces_of(chunks, record_.chunk_size)) {
-          check_stop(stop_, "restore");
-          workers_.add(std::move(piece));
-          report(bytes_done_);
-        }
-      });
+      .run([&](std::span<const PackReader::Item> chunks) { order.add(chunks); });
+  order.flush();
   workers_.wait();
   fsync_file(device_fd_, "the restored device");
   report(bytes_present(record_));
 }
 
-void Restore::restore_piece(const Piece& piece, Tools& tools) const {
-  const std::uint64_t piece_size = kChunksPerPiece * record_.chunk_size;
-  const std::uint64_t begin = piece.front().range.begin / piece_size * piece_size;
-  const auto place_of = [&](const ByteRange& range) {
-    return tools.buffer.bytes().subspan(range.begin - begin, range.length());
+void Restore::restore_piece(Piece& piece, Tools& tools) const {
+  std::ranges::sort(piece, {}, [](const PackReader::Item& chunk) { return chunk.range.begin; });
+  // Chunks have the same length, but for the volume's last one.
+  const auto place_of = [&](std::size_t index) {
+    return tools.buffer.bytes().subspan(index * record_.chunk_size, piece[index].range.length());
   };
   std::vector<bool> sound(piece.size());
   read_despite_damage(
       tools.packs, piece, record_.chunk_size,
       [&](std::size_t index, std::span<const std::byte> plain) {
         check_chunk_length(piece[index], plain);
-        std::ranges::copy(plain, place_of(piece[index].range).begin());
+        std::ranges::copy(plain, place_of(index).begin());
         sound[index] = true;
       },
       damaged_);
   // Neighbours in one go.
-  for (std::size_t i = 0; i < piece.size(); ++i) {
-    if (!sound[i]) continue;
-    ByteRange range = piece[i].range;
-    for (; i + 1 < piece.size() && sound[i + 1] && piece[i + 1].range.begin == range.end; ++i)
-      range.end = piece[i + 1].range.end;
-    write_device(device_fd_, place_of(range), range.begin);
+  for (std::size_t first = 0; first < piece.size(); ++first) {
+    if (!sound[first]) continue;
+    std::size_t last = first;
+    while (last + 1 < piece.size() && sound[last + 1] &&
+           piece[last + 1].range.begin == piece[last].range.end)
+      ++last;
+    const std::uint64_t begin = piece[first].range.begin;
+    const std::uint64_t length = piece[last].range.end - begin;
+    write_device(device_fd_, tools.buffer.bytes().subspan(first * record_.chunk_size, length),
+                 begin);
+    first = last;
   }
 }
 

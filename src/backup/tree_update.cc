@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "backup/backup_walk.h"
 #include "backup/progress.h"
 #include "base/digest.h"
 
@@ -66,7 +65,7 @@ std::vector<std::optional<Reference>> TreeUpdate::update_leaves(std::span<const 
   for (const auto& [first, old] : nodes) {
     updates.push_back({.first = first, .ranges = ranges_in_leaf(first, old), .leaf = old.node});
     for (auto& entry : updates.back().leaf.entries) {
-      if (is_broken(entry)) entry.reset();
+      if (is_unwanted(entry)) entry.reset();
     }
   }
   parts_.update_leaves(updates);
@@ -86,12 +85,12 @@ std::vector<std::optional<Reference>> TreeUpdate::update_leaves(std::span<const 
 // Where something is broken, it is read besides what the plan says.
 std::vector<ChunkRange> TreeUpdate::ranges_in_leaf(std::uint64_t first, const OldNode& old) const {
   const auto planned = parts_.ranges.overlapping(first, first + kTreeFanout);
-  if (parts_.damage == nullptr) return {planned.begin(), planned.end()};
+  if (!is_repair()) return {planned.begin(), planned.end()};
   std::vector<ChunkRange> ranges;
   const std::uint64_t end = std::min(first + kTreeFanout, parts_.shape.chunk_count());
   for (std::uint64_t chunk = first; chunk < end; ++chunk) {
     std::optional<SourceKind> kind;
-    if (old.lost || is_broken(old.node.entries[chunk - first])) kind = SourceKind::kRead;
+    if (old.lost || is_unwanted(old.node.entries[chunk - first])) kind = SourceKind::kRead;
     const auto plan = parts_.ranges.overlapping(chunk, chunk + 1);
     if (!plan.empty()) kind = plan[0].kind;
     if (!kind) continue;
@@ -106,18 +105,18 @@ std::vector<ChunkRange> TreeUpdate::ranges_in_leaf(std::uint64_t first, const Ol
 void TreeUpdate::count_changes(const TreeNode& old, const TreeNode& leaf) {
   for (std::size_t place = 0; place < kTreeFanout; ++place) {
     const auto& entry = leaf.entries[place];
-    if (entry == old.entries[place] && parts_.damage == nullptr) continue;
+    if (entry == old.entries[place] && !is_repair()) continue;
     if (entry) parts_.ledger.retain(entry->pack);
     if (old.entries[place]) release(*old.entries[place]);
   }
 }
 
-bool TreeUpdate::is_broken(const std::optional<Reference>& reference) const {
-  return reference && parts_.damage != nullptr && parts_.damage->contains(*reference);
+bool TreeUpdate::is_unwanted(const std::optional<Reference>& reference) const {
+  return reference && is_repair() && parts_.is_unwanted(*reference);
 }
 
 void TreeUpdate::release(const Reference& reference) {
-  if (parts_.damage == nullptr) parts_.ledger.release(reference.pack);
+  if (!is_repair()) parts_.ledger.release(reference.pack);
 }
 
 TreeNode TreeUpdate::update_children(std::uint32_t level, std::uint64_t first, const OldNode& old) {
@@ -206,27 +205,24 @@ std::vector<std::optional<TreeNode>> TreeUpdate::read_nodes(std::uint32_t level,
   std::vector<std::size_t> index_of_item;
   for (std::size_t i = 0; i < places.size(); ++i) {
     const auto& reference = parent.entries[places[i]];
-    if (is_broken(reference)) continue;
+    if (is_unwanted(reference)) continue;
     const std::uint64_t at = begin + places[i] * span;
     items.push_back({.reference = *reference, .range = {at, at + span}});
     index_of_item.push_back(i);
   }
   std::vector<std::optional<TreeNode>> nodes(places.size());
   DamageSink lost;  // without one, damage is thrown
-  if (parts_.damage != nullptr) lost = [](const Damage&) {};
+  if (is_repair()) lost = [](const Damage&) {};
   if (items.empty()) return nodes;
-  read_despite_damage(
-      *parts_.parent_packs, items, kMaxNodeSize,
-      [&](std::size_t item, std::span<const std::byte> bytes) {
-        nodes[index_of_item[item]] = decode_node(bytes, level);
-      },
-      lost);
+  parts_.parent_nodes->read(
+      level, items,
+      [&](std::size_t item, const TreeNode& node) { nodes[index_of_item[item]] = node; }, lost);
   return nodes;
 }
 
 void TreeUpdate::drop(std::uint32_t level, std::uint64_t first, const TreeNode& parent,
                       const Places& places) {
-  if (parts_.damage != nullptr) return;  // nothing is in the ledger yet
+  if (is_repair()) return;  // nothing is in the ledger yet
   check_stop(parts_.stop, "backup");
   const auto nodes = read_nodes(level, first, parent, places);
   for (std::size_t i = 0; i < places.size(); ++i) {

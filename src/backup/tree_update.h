@@ -11,10 +11,9 @@
 
 #include "backup/backup_record.h"
 #include "backup/chunk_writer.h"
+#include "backup/node_reader.h"
 #include "backup/pack_ledger.h"
-#include "backup/pack_reader.h"
 #include "backup/pack_writer.h"
-#include "backup/slot_set.h"
 #include "backup/source_ranges.h"
 #include "backup/tree_node.h"
 
@@ -34,15 +33,16 @@ class TreeUpdate {
   struct Parts {
     TreeShape shape;            // of the new tree
     const ChunkRanges& ranges;  // what may differ from the parent
-    PackReader* parent_packs;   // null without a parent
+    NodeReader* parent_nodes;   // null without a parent
     PackWriter& tree_packs;     // takes the new nodes
     PackLedger& ledger;         // the parent's uses of packs, becomes the new backup's
     UpdateLeaves update_leaves;
     NodeReuse reuse = NodeReuse::kKeepNodes;
-    // Null: the parent is taken to be whole, and damage that shows is thrown. Else nodes that can't
-    // be read count as broken, too, and all nodes are written anew; the ledger must be empty, since
-    // nobody knows how many references a broken node held.
-    const SlotSet* damage = nullptr;
+    // Empty: the parent is taken to be whole, and damage that shows is thrown. Else what this is
+    // true for is read from the volume, and so is what stands under nodes that can't be read; all
+    // nodes are written anew. The ledger must be empty then, since nobody knows how many references
+    // a broken node held.
+    std::function<bool(const Reference&)> is_unwanted = {};
     std::stop_token stop;
   };
 
@@ -76,7 +76,8 @@ class TreeUpdate {
   std::vector<std::optional<Reference>> update_leaves(std::span<const Visited> nodes);
   std::vector<ChunkRange> ranges_in_leaf(std::uint64_t first, const OldNode& old) const;
   void count_changes(const TreeNode& old, const TreeNode& leaf);
-  bool is_broken(const std::optional<Reference>& reference) const;
+  bool is_unwanted(const std::optional<Reference>& reference) const;
+  bool is_repair() const { return static_cast<bool>(parts_.is_unwanted); }
   void release(const Reference& reference);
   TreeNode update_children(std::uint32_t level, std::uint64_t first, const OldNode& old);
   bool must_visit(const std::optional<Reference>& old_child, const OldNode& old,

@@ -11,6 +11,12 @@
 #include "base/error.h"
 
 namespace convoy {
+namespace {
+
+// Chunks that stand in one place of a pack with others whose turn has not come yet: 5 MiB of them.
+constexpr std::size_t kMaxRepetitions = 1U << 16U;
+
+}  // namespace
 
 Verifier::Verifier(const Store& store, const Uuid& lineage, VerifyDepth depth)
     : store_(store), lineage_(lineage), depth_(depth) {
@@ -36,9 +42,9 @@ std::vector<Damage> Verifier::verify(const BackupRecord& record, const ProgressS
   const auto report = [&](std::uint64_t done) {
     if (progress) progress({.bytes_done = done, .bytes_total = size});
   };
-  using Piece = std::vector<PackReader::Item>;
+  using Piece = PackOrder::Piece;
   PackFooters footers(store_.objects(), lineage_, record.packs);
-  PackReader nodes(store_.objects(), record, footers);
+  NodeReader nodes(store_.objects(), record, footers);
   std::deque<PackReader> readers;
   while (readers.size() < worker_count()) readers.emplace_back(store_.objects(), record, footers);
   OrderedWorkers<Piece> workers(
@@ -58,6 +64,24 @@ std::vector<Damage> Verifier::verify(const BackupRecord& record, const ProgressS
     const std::lock_guard lock(mutex_);
     return broken_.empty() && broken.empty();
   };
+  std::uint64_t done = 0;
+  PackOrder order(record.chunk_size, [&](Piece piece) {
+    check_stop(stop, "verification");
+    for (const PackReader::Item& chunk : piece) done += chunk.range.length();
+    report(done);
+    workers.add(std::move(piece));
+  });
+  SlotSet waiting;                            // what is in the order
+  std::vector<PackReader::Item> repetitions;  // of that
+  const auto verify_waiting = [&] {
+    order.flush();
+    workers.wait();
+    for (const PackReader::Item& chunk : repetitions) {
+      if (!is_sound(chunk.reference)) damaged(seen_before(chunk, record, "at another place"));
+    }
+    repetitions.clear();
+    waiting = {};
+  };
   // A node that is sound may stand above broken chunks: all nodes are looked into once there are
   // any.
   std::vector<Reference> walked;
@@ -73,13 +97,20 @@ std::vector<Damage> Verifier::verify(const BackupRecord& record, const ProgressS
                     return false;
                   }})
       .run([&](std::span<const PackReader::Item> chunks) {
-        for (Piece& piece : pieces_of(unknown(chunks, record, damaged), record.chunk_size)) {
-          check_stop(stop, "verification");
-          report(piece.front().range.begin);
-          workers.add(std::move(piece));
+        for (const PackReader::Item& chunk : chunks) {
+          if (is_sound(chunk.reference)) continue;
+          if (broken_.contains(chunk.reference)) {
+            damaged(seen_before(chunk, record, "in another backup"));
+          } else if (waiting.contains(chunk.reference)) {
+            repetitions.push_back(chunk);
+          } else {
+            waiting.insert(chunk.reference);
+            order.add(std::span(&chunk, 1));
+          }
         }
+        if (repetitions.size() >= kMaxRepetitions) verify_waiting();
       });
-  workers.wait();
+  verify_waiting();
   report(size);
   if (nothing_broken())
     std::ranges::for_each(walked, [&](const auto& node) { remember_sound(node); });
@@ -120,25 +151,14 @@ void Verifier::find_places(PackReader& packs, std::span<const PackReader::Item> 
   }
 }
 
-std::vector<PackReader::Item> Verifier::unknown(std::span<const PackReader::Item> chunks,
-                                                const BackupRecord& record,
-                                                const DamageSink& damaged) const {
-  std::vector<PackReader::Item> unknown;
-  for (const PackReader::Item& chunk : chunks) {
-    if (is_sound(chunk.reference)) continue;
-    if (!broken_.contains(chunk.reference)) {
-      unknown.push_back(chunk);
-      continue;
-    }
-    damaged({.range = chunk.range,
-             .reference = chunk.reference,
-             .reason = fmt::format(
-                 "backup {}, bytes {} to {} of the volume, {}: slot {} is broken, as was seen in "
-                 "another backup",
-                 record.info.uuid.to_string(), chunk.range.begin, chunk.range.end,
-                 pack_key(lineage_, chunk.reference.pack), chunk.reference.slot)});
-  }
-  return unknown;
+Damage Verifier::seen_before(const PackReader::Item& chunk, const BackupRecord& record,
+                             std::string_view where) const {
+  return {.range = chunk.range,
+          .reference = chunk.reference,
+          .reason = fmt::format(
+              "backup {}, bytes {} to {} of the volume, {}: slot {} is broken, as was seen {}",
+              record.info.uuid.to_string(), chunk.range.begin, chunk.range.end,
+              pack_key(lineage_, chunk.reference.pack), chunk.reference.slot, where)};
 }
 
 bool Verifier::is_sound(const Reference& reference) const {

@@ -6,6 +6,7 @@
 #include <mutex>
 #include <stop_token>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "backup/backup_record.h"
@@ -44,10 +45,9 @@ class Verifier {
   void check_sizes(const BackupRecord& record, DamageList& damages) const;
   void find_places(PackReader& packs, std::span<const PackReader::Item> chunks,
                    const DamageSink& damaged);
-  // Those of which nothing is known yet.
-  std::vector<PackReader::Item> unknown(std::span<const PackReader::Item> chunks,
-                                        const BackupRecord& record,
-                                        const DamageSink& damaged) const;
+  // The damage to a chunk that was found out elsewhere.
+  Damage seen_before(const PackReader::Item& chunk, const BackupRecord& record,
+                     std::string_view where) const;
   bool is_there(const BackupRecord& record) const;
   bool is_sound(const Reference& reference) const;
   void remember_sound(const Reference& reference);

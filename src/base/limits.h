@@ -70,10 +70,12 @@ inline constexpr std::chrono::seconds kGuardTimeout{120};
 
 // --- Backup store ---
 
-// A chunk never straddles pool blocks, so it is at most the smallest pool block.
+// A chunk never straddles pool blocks, so it is at most the smallest pool block. By default it is
+// what costs least over a full backup and a few incremental ones: docs/performance.md has the
+// figures.
 inline constexpr std::uint32_t kMinChunkSize = 4 * 1024;
 inline constexpr std::uint32_t kMaxChunkSize = 64 * 1024;
-inline constexpr std::uint32_t kDefaultChunkSize = 64 * 1024;
+inline constexpr std::uint32_t kDefaultChunkSize = 16 * 1024;
 
 // Entries of one tree node. 128 references of 38 bytes and, at worst, 128 pack names of 20 bytes
 // make 7.3 KiB.

@@ -58,7 +58,7 @@ class Verify(PoolTest):
         self.assertEqual(convoy_json("backup", "verify", "--quick", self.url)["Damaged"], [])
         report, told = self.broken(self.first)
         (part,) = report["Damaged"]
-        self.assertEqual((part["BackupURL"], part["Size"], part["Pack"]), (self.first, 64 * KIB, self.name_of(pack)))
+        self.assertEqual((part["BackupURL"], part["Size"], part["Pack"]), (self.first, 16 * KIB, self.name_of(pack)))
         self.assertIn(f"bytes {part['Offset']} to {part['Offset'] + part['Size']} of the volume", told)
 
         self.assertIn(pack.name, convoy_error("create", "copy", "--backup", self.first))
@@ -93,9 +93,9 @@ class Verify(PoolTest):
     def check_all_but(self, lost: range, original: Path, copy: Path) -> None:
         """A piece at a time: User Mode Linux maps each page of a process by itself, and the host allows 65530 maps."""
         with original.open("rb") as left, copy.open("rb") as right:
-            for offset in range(0, 128 * MIB, 64 * KIB):
-                expected = left.read(64 * KIB)
-                self.assertEqual(right.read(64 * KIB), bytes(64 * KIB) if offset in lost else expected)
+            for offset in range(0, 128 * MIB, 16 * KIB):
+                expected = left.read(16 * KIB)
+                self.assertEqual(right.read(16 * KIB), bytes(16 * KIB) if offset in lost else expected)
 
     def check_restore(self, url: str, snapshot: str) -> None:
         convoy("create", "copy", "--backup", url)

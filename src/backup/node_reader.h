@@ -1,0 +1,56 @@
+// Reads nodes of a backup's tree, several packs at once: a store that is far away answers each
+// request after a while, and a tree may stand in many packs.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <exception>
+#include <functional>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "backup/backup_record.h"
+#include "backup/damage.h"
+#include "backup/ordered_workers.h"
+#include "backup/pack_footers.h"
+#include "backup/pack_reader.h"
+#include "backup/tree_node.h"
+#include "objectstore/object_store.h"
+
+namespace convoy {
+
+// Used by one thread. All references must outlive it.
+class NodeReader {
+ public:
+  NodeReader(ObjectStore& objects, const BackupRecord& record, PackFooters& footers);
+
+  // Reads the nodes of `level` that the items lead to, and calls `visit` with each one's index, in
+  // no particular order, one at a time. What is damaged goes to `damaged`; if that is empty, throws
+  // as PackReader::read.
+  using Visit = std::function<void(std::size_t index, const TreeNode& node)>;
+  void read(std::uint32_t level, std::span<const PackReader::Item> items, const Visit& visit,
+            const DamageSink& damaged);
+
+ private:
+  // Items of one pack.
+  struct Piece {
+    std::vector<PackReader::Item> items;
+    std::vector<std::size_t> indices;  // of the same in the whole
+    std::vector<std::pair<std::size_t, TreeNode>> nodes = {};
+    std::exception_ptr error = nullptr;
+  };
+
+  void read_piece(Piece& piece, PackReader& packs) const;
+  void finish(const Piece& piece);
+
+  std::uint32_t level_ = 0;
+  const Visit* visit_ = nullptr;
+  const DamageSink* damaged_ = nullptr;
+  std::exception_ptr error_;
+  std::deque<PackReader> packs_;  // by thread
+
+  OrderedWorkers<Piece> workers_;  // last, since its threads use all the others
+};
+
+}  // namespace convoy
