@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <condition_variable>
 #include <mutex>
 #include <set>
@@ -95,7 +96,7 @@ class ConcurrencyTest : public BackupTest {
       SCOPED_TRACE(testing::Message() << "at call " << at);
       objects_.set_objects(start_);
       dead_ = false;
-      int calls = 0;
+      std::atomic<int> calls = 0;
       objects_.hook = [&](MemoryStore::Call, const std::string&) {
         if (dead_) die();
         if (calls++ == at) interrupt();
@@ -163,7 +164,7 @@ class ConcurrencyTest : public BackupTest {
   TestDevice device_{kSize};
   BackupRecord parent_;
   MemoryStore::Objects start_;
-  bool dead_ = false;
+  std::atomic<bool> dead_ = false;
 };
 
 }  // namespace convoy

@@ -2,6 +2,8 @@
 // deletions and collections of garbage. After each step every backup in the store restores to what
 // the volume was; after a deletion no pack is there that nothing needs, and after a collection none
 // of which too little is needed.
+#include <atomic>
+
 #include <rapidcheck.h>
 
 #include "backup/backup_testing.h"
@@ -151,7 +153,7 @@ class HistoryTest : public BackupTest {
   // A backup that ends at any of its calls to the store, in the middle of its work or at its end.
   void interrupt() {
     const int last = *rc::gen::inRange(0, 20);
-    int calls = 0;
+    std::atomic<int> calls = 0;
     objects_.hook = [&](MemoryStore::Call, const std::string&) {
       if (calls++ >= last) throw Error(ErrorKind::kIo, "power cut");
     };

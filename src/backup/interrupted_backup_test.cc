@@ -146,7 +146,7 @@ TEST_F(InterruptedBackupTest, IsNotUsedWhereItIsDamaged) {
 }
 
 TEST_F(InterruptedBackupTest, OnAFullStoreLeavesNothing) {
-  int puts = 0;
+  std::atomic<int> puts = 0;
   objects_.hook = [&](Call call, const std::string& key) {
     if (call == Call::kPut && key.ends_with(".data") && ++puts == 3)
       throw Error(ErrorKind::kNoSpace, "the disk is full");

@@ -11,21 +11,15 @@ namespace {
 // Requests under way at once. They wait, and need no CPU to do so.
 constexpr unsigned kReadsAtOnce = 8;
 
-std::deque<PackReader> make_readers(ObjectStore& objects, const BackupRecord& record,
-                                    PackFooters& footers) {
-  std::deque<PackReader> readers;
-  while (readers.size() < kReadsAtOnce) readers.emplace_back(objects, record, footers);
-  return readers;
-}
-
 }  // namespace
 
-NodeReader::NodeReader(ObjectStore& objects, const BackupRecord& record, PackFooters& footers)
-    : packs_(make_readers(objects, record, footers)),
-      workers_(
-          kReadsAtOnce, std::size_t{2} * kReadsAtOnce,
-          [this](Piece& piece, unsigned thread) { read_piece(piece, packs_[thread]); },
-          [this](const Piece& piece) { finish(piece); }) {}
+void NodeReader::start_threads() {
+  while (packs_.size() < kReadsAtOnce) packs_.emplace_back(objects_, record_, footers_);
+  workers_.emplace(
+      kReadsAtOnce, std::size_t{2} * kReadsAtOnce,
+      [this](Piece& piece, unsigned thread) { read_piece(piece, packs_[thread]); },
+      [this](const Piece& piece) { finish(piece); });
+}
 
 void NodeReader::read(std::uint32_t level, std::span<const PackReader::Item> items,
                       const Visit& visit, const DamageSink& damaged) {
@@ -38,8 +32,16 @@ void NodeReader::read(std::uint32_t level, std::span<const PackReader::Item> ite
     piece.items.push_back(items[i]);
     piece.indices.push_back(i);
   }
-  for (auto& [pack, piece] : pieces) workers_.add(std::move(piece));
-  workers_.wait();
+  if (pieces.size() <= 1) {
+    for (auto& [pack, piece] : pieces) {
+      read_piece(piece, packs_[0]);
+      finish(piece);
+    }
+  } else {
+    if (!workers_) start_threads();
+    for (auto& [pack, piece] : pieces) workers_->add(std::move(piece));
+    workers_->wait();
+  }
   if (const auto error = std::exchange(error_, nullptr)) std::rethrow_exception(error);
 }
 

@@ -6,6 +6,7 @@
 #include <deque>
 #include <exception>
 #include <functional>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -23,7 +24,10 @@ namespace convoy {
 // Used by one thread. All references must outlive it.
 class NodeReader {
  public:
-  NodeReader(ObjectStore& objects, const BackupRecord& record, PackFooters& footers);
+  NodeReader(ObjectStore& objects, const BackupRecord& record, PackFooters& footers)
+      : objects_(objects), record_(record), footers_(footers) {
+    packs_.emplace_back(objects, record, footers);
+  }
 
   // Reads the nodes of `level` that the items lead to, and calls `visit` with each one's index, in
   // no particular order, one at a time. What is damaged goes to `damaged`; if that is empty, throws
@@ -33,6 +37,10 @@ class NodeReader {
             const DamageSink& damaged);
 
  private:
+  ObjectStore& objects_;
+  const BackupRecord& record_;
+  PackFooters& footers_;
+
   // Items of one pack.
   struct Piece {
     std::vector<PackReader::Item> items;
@@ -41,6 +49,7 @@ class NodeReader {
     std::exception_ptr error = nullptr;
   };
 
+  void start_threads();
   void read_piece(Piece& piece, PackReader& packs) const;
   void finish(const Piece& piece);
 
@@ -50,7 +59,9 @@ class NodeReader {
   std::exception_ptr error_;
   std::deque<PackReader> packs_;  // by thread
 
-  OrderedWorkers<Piece> workers_;  // last, since its threads use all the others
+  // Begun when nodes of several packs are first asked for, which a small tree never does. Last,
+  // since the threads use all the others.
+  std::optional<OrderedWorkers<Piece>> workers_;
 };
 
 }  // namespace convoy
