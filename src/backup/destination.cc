@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "base/name.h"
 #include "objectstore/directory_store.h"
 
 namespace convoy {
@@ -88,11 +89,20 @@ std::optional<std::filesystem::path> normalise(const std::string& text) {
               url, why);
 }
 
-// A parameter's value as the UUID it must be.
-Uuid uuid_parameter(std::string_view url, std::string_view name, std::string_view value) {
-  const auto uuid = Uuid::parse(value);
-  if (!uuid) refuse_backup(url, fmt::format("{}= must be a UUID", name));
-  return *uuid;
+// What the two parameters mean together.
+BackupUrl make_url(std::string_view url, const Destination& destination, const std::string& backup,
+                   const std::string& volume) {
+  const auto backup_uuid = Uuid::parse(backup);
+  const auto volume_uuid = Uuid::parse(volume);
+  if (backup_uuid && volume_uuid) return {destination, *backup_uuid, *volume_uuid};
+  constexpr std::string_view kConvoyPrefix = "backup-";
+  if (!backup.starts_with(kConvoyPrefix) || !is_valid_name(backup) || !is_valid_name(volume)) {
+    refuse_backup(url,
+                  "backup= and volume= must be UUIDs, or the names of a backup that Rancher Convoy "
+                  "made and of its volume");
+  }
+  const ConvoyBackupName name{.volume = volume, .backup = backup};
+  return {destination, name.uuid(), Uuid(), name};
 }
 
 }  // namespace
@@ -129,26 +139,27 @@ BackupUrl BackupUrl::parse(std::string_view url) {
        at = query.find(kEscapedAnd)) {
     query.replace(at, kEscapedAnd.size(), 1, '&');
   }
-  std::optional<Uuid> backup, lineage;
+  std::optional<std::string> backup, volume;
   std::string_view rest = query;
   while (!rest.empty()) {
     const std::string_view parameter = rest.substr(0, rest.find('&'));
     rest.remove_prefix(std::min(rest.size(), parameter.size() + 1));
     const std::size_t equals = std::min(parameter.find('='), parameter.size() - 1);
     const std::string_view name = parameter.substr(0, equals);
-    std::optional<Uuid>* value = nullptr;
+    std::optional<std::string>* value = nullptr;
     if (name == "backup") value = &backup;
-    if (name == "volume") value = &lineage;
+    if (name == "volume") value = &volume;
     if (value == nullptr || *value) refuse_backup(url, "after '?' stand backup= and volume= only");
-    *value = uuid_parameter(url, name, parameter.substr(equals + 1));
+    *value = parameter.substr(equals + 1);
   }
-  if (!backup || !lineage) refuse_backup(url, "backup= and volume= must both be there");
-  return {destination, *backup, *lineage};
+  if (!backup || !volume) refuse_backup(url, "backup= and volume= must both be there");
+  return make_url(url, destination, *backup, *volume);
 }
 
 std::string BackupUrl::to_string() const {
-  return fmt::format("{}?backup={}&volume={}", destination.to_string(), backup.to_string(),
-                     lineage.to_string());
+  return fmt::format("{}?backup={}&volume={}", destination.to_string(),
+                     convoy ? convoy->backup : backup.to_string(),
+                     convoy ? convoy->volume : lineage.to_string());
 }
 
 std::unique_ptr<ObjectStore> open_object_store(const Destination& destination) {

@@ -3,9 +3,11 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
+#include "backup/convoy_store.h"
 #include "base/uuid.h"
 #include "objectstore/object_store.h"
 
@@ -25,11 +27,13 @@ struct Destination {
   bool operator==(const Destination&) const = default;
 };
 
-// "vfs:///path/?backup=<uuid>&volume=<uuid of the lineage>".
+// "vfs:///path/?backup=<uuid>&volume=<uuid of the lineage>", or of a backup that Rancher Convoy
+// made, "vfs:///path/?backup=<name>&volume=<name>".
 struct BackupUrl {
   Destination destination;
-  Uuid backup;
-  Uuid lineage;
+  Uuid backup;   // of Convoy's the one that stands for its name
+  Uuid lineage;  // nil for Convoy's
+  std::optional<ConvoyBackupName> convoy = std::nullopt;
 
   // The parameters may come in either order, and the six characters "\u0026" stand for "&": that is
   // how JSON written by others shows it. Throws as Destination::parse does.

@@ -76,10 +76,23 @@ TEST(BackupUrl, TakesTheOtherFormsThatPeopleHave) {
   }
 }
 
+TEST(BackupUrl, NamesBackupsOfRancherConvoy) {
+  const char* const text = "vfs:///mnt/b/?backup=backup-0a05bad14b0e4dd4&volume=db";
+  const BackupUrl url = BackupUrl::parse(text);
+  ASSERT_TRUE(url.convoy);
+  EXPECT_EQ(url.convoy->backup, "backup-0a05bad14b0e4dd4");
+  EXPECT_EQ(url.convoy->volume, "db");
+  EXPECT_EQ(url.to_string(), text);
+  EXPECT_EQ(BackupUrl::parse("vfs:///mnt/b/?volume=db\\u0026backup=backup-0a05bad14b0e4dd4"), url);
+  EXPECT_NE(BackupUrl::parse("vfs:///mnt/b/?backup=backup-0a05bad14b0e4dd4&volume=d").backup,
+            url.backup);
+}
+
 TEST(BackupUrl, RefusesWhatNamesNoBackup) {
   for (const char* const form :
        {"vfs:///mnt/", "vfs:///mnt/?", "vfs:///mnt/?backup={0}", "vfs:///mnt/?volume={1}",
-        "vfs:///mnt/?backup={0}&volume=db", "vfs:///mnt/?backup=backup-0123456789abcdef&volume={1}",
+        "vfs:///mnt/?backup={0}&volume=db",
+        "vfs:///mnt/?backup=backup-0123456789abcdef&volume=../x", "vfs:///mnt/?backup=x&volume=y",
         "vfs:///mnt/?backup={0}&volume={1}&x=y", "vfs:///mnt/?backup={0}&backup={0}&volume={1}",
         "vfs:///mnt/?backup={0}&&volume={1}", "vfs:///mnt/?backup&volume={1}",
         "?backup={0}&volume={1}"}) {

@@ -15,8 +15,6 @@ using std::chrono::hours;
 
 class GarbageTest : public ConcurrencyTest {
  protected:
-  static constexpr std::uint32_t kSmall = kMinChunkSize;
-
   Collection collect(CollectionMode mode = CollectionMode::kHalfDead) {
     return collect_garbage(store_, lineage_, mode, {}, {});
   }

@@ -47,6 +47,14 @@ TEST(Time, HasTheFormThatUsersKnow) {
   const auto time = parse_rfc3339("2026-11-03T00:13:37.042Z");
   ASSERT_TRUE(time);
   EXPECT_EQ(format_for_user(*time), "Tue Nov 03 00:13:37 +0000 2026");
+  EXPECT_EQ(parse_for_user("Tue Nov 03 00:13:37 +0000 2026"),
+            std::chrono::floor<std::chrono::seconds>(*time));
+  for (const char* const text :
+       {"", "Tue Nov 03 00:13:37 +0000", "Mon Nov 03 00:13:37 +0000 2026",
+        "Tue Nov 3 00:13:37 +0000 2026", "Tue Nov 03 00:13:37 +0100 2026",
+        "Tue Nov 31 00:13:37 +0000 2026", "Tue Nov 03 00:13:37 +0000 2026 "}) {
+    EXPECT_FALSE(parse_for_user(text)) << text;
+  }
   EXPECT_EQ(format_rfc3339(*time), "2026-11-03T00:13:37.042Z");
 }
 

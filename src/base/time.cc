@@ -35,6 +35,17 @@ std::string format_for_user(Timestamp time) {
                      utc.tm_min, utc.tm_sec, utc.tm_year + 1900);
 }
 
+std::optional<Timestamp> parse_for_user(std::string_view text) {
+  std::tm parts = {};
+  const std::string copy(text);
+  const char* const end = ::strptime(copy.c_str(), "%a %b %d %H:%M:%S +0000 %Y", &parts);
+  if (end == nullptr) return std::nullopt;
+  const Timestamp time = std::chrono::floor<std::chrono::milliseconds>(
+      std::chrono::system_clock::from_time_t(::timegm(&parts)));
+  if (format_for_user(time) != text) return std::nullopt;
+  return time;
+}
+
 std::string format_rfc3339(Timestamp time) {
   const std::tm utc = to_utc(time);
   const auto milliseconds = (time - std::chrono::floor<std::chrono::seconds>(time)).count();

@@ -16,6 +16,9 @@ Timestamp now();
 // "Mon Nov 23 00:13:37 +0000 2026": the form of every time in the JSON that users read.
 std::string format_for_user(Timestamp time);
 
+// The inverse, to the second; nothing for text of any other form.
+std::optional<Timestamp> parse_for_user(std::string_view text);
+
 // "2026-11-23T00:13:37.123Z" (RFC 3339), the form in backup stores.
 std::string format_rfc3339(Timestamp time);
 

@@ -40,7 +40,8 @@ void run_backup_list(Client& client, const std::string& destination, const std::
   std::vector<TableRow> rows;
   for (const Json& backup : backups) {
     const auto size = [&](const char* field) {
-      return format_size(std::stoull(backup.value(field, "0")));
+      // Rancher Convoy did not tell what its backups take.
+      return backup.contains(field) ? format_size(std::stoull(backup.value(field, "0"))) : "-";
     };
     rows.push_back({backup.value("CreatedTime", ""), backup.value("VolumeName", ""),
                     backup.value("SnapshotName", ""), size("VolumeSize"), size("StoredSize"),

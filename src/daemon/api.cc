@@ -279,7 +279,7 @@ HttpResponse Api::list_backups(const HttpRequest& request) const {
       backups_.list(request.parameter("destination"), request.parameter("volume"));
   ordered_json backups = ordered_json::object();
   for (const Backups::Listed& backup : list.backups)
-    backups[backup.url] = backup_view(backup.info, backup.url);
+    backups[backup.url] = backup_view(backup.info, backup.url, backup.convoy_name);
   ordered_json damaged = ordered_json::array();
   for (const Error& error : list.damaged) damaged.push_back(error.message());
   return ok({{"Backups", backups}, {"Damaged", damaged}});
@@ -287,7 +287,7 @@ HttpResponse Api::list_backups(const HttpRequest& request) const {
 
 HttpResponse Api::inspect_backup(const HttpRequest& request) const {
   const Backups::Listed backup = backups_.inspect(request.parameter("url"));
-  return ok(backup_view(backup.info, backup.url));
+  return ok(backup_view(backup.info, backup.url, backup.convoy_name));
 }
 
 HttpResponse Api::delete_backup(const HttpRequest& request) const {

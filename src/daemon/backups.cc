@@ -1,5 +1,8 @@
 #include "daemon/backups.h"
 
+#include <algorithm>
+#include <iterator>
+
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
@@ -28,17 +31,24 @@ OpenStore open_store(const Destination& destination) {
   return {std::move(objects), store};
 }
 
-BackupList list_destination(const Destination& destination, const std::string& volume_name,
+BackupList list_destination(const Destination& destination,
+                            const std::optional<std::string>& volume_name,
                             const std::optional<Uuid>& known_store) {
   try {
     const OpenStore open = open_store(destination);
-    return list_backups(open.store,
-                        volume_name.empty() ? std::nullopt : std::optional(volume_name));
+    return list_backups(open.store, volume_name);
   } catch (const Error& error) {
     // Where nothing was ever backed up to, there are no backups.
     if (error.kind() == ErrorKind::kNotFound && !known_store) return {};
     throw;
   }
+}
+
+void check_is_ours(const BackupUrl& url, std::string_view instead) {
+  if (!url.convoy) return;
+  throw Error(ErrorKind::kUnsupported,
+              "this backup was made by Rancher Convoy, and can be listed and restored only: {}",
+              instead);
 }
 
 ProgressSink report_to(Job& job) {
@@ -171,6 +181,7 @@ Backups::Created Backups::create_on(BackupPlan plan, const Base& base, const Sto
 Backups::Restored Backups::restore(const NewVolume& request, const std::string& backup_url,
                                    OnDamage on_damage, Job& job) {
   const BackupUrl url = BackupUrl::parse(backup_url);
+  if (url.convoy) return restore_convoys(request, url, on_damage, job);
   const OpenStore open = open_store(url.destination);
   const BackupRecord record = read_backup(open.store, url.lineage, url.backup);
   {
@@ -197,11 +208,31 @@ Backups::Restored Backups::restore(const NewVolume& request, const std::string& 
   return restored;
 }
 
+// The volume begins a lineage of its own.
+Backups::Restored Backups::restore_convoys(const NewVolume& request, const BackupUrl& url,
+                                           OnDamage on_damage, Job& job) {
+  const auto objects = open_object_store(url.destination);
+  const ConvoyBackup backup = read_convoy_backup(*objects, url.convoy.value());
+  const BackupSource& source = backup.info.source;
+  Volumes::Construction volume = volumes_.begin_restore(
+      request, {url.backup, Uuid::random(), source.size, source.volume.filesystem});
+  const BlockDevice device = BlockDevice::open(volume.device(), Access::kReadWrite);
+  Restored restored;
+  DamageList lost;
+  DamageSink damaged;
+  if (on_damage == OnDamage::kAllow) damaged = [&](Damage damage) { lost.add(std::move(damage)); };
+  restore_convoy_backup(*objects, backup, device.fd(), report_to(job), job.stop_token(), damaged);
+  restored.volume = volume.commit();
+  restored.lost = lost.take();
+  return restored;
+}
+
 Backups::Verified Backups::verify(const std::string& url_or_destination, VerifyDepth depth,
                                   Job& job) {
   const bool is_backup = url_or_destination.find('?') != std::string::npos;
   const std::optional<BackupUrl> one =
       is_backup ? std::optional(BackupUrl::parse(url_or_destination)) : std::nullopt;
+  if (one) check_is_ours(*one, "a restore verifies it");
   const Destination destination = one ? one->destination : Destination::parse(url_or_destination);
   const OpenStore open = open_store(destination);
 
@@ -271,25 +302,37 @@ std::vector<Backups::Unlocked> Backups::unlock(const std::string& destination_ur
 
 Backups::List Backups::list(const std::string& destination_url, const std::string& volume_name) {
   const Destination destination = Destination::parse(destination_url);
+  const auto name = volume_name.empty() ? std::nullopt : std::optional(volume_name);
   BackupList found =
-      list_destination(destination, volume_name, catalog_.store_at(destination.to_string()));
+      list_destination(destination, name, catalog_.store_at(destination.to_string()));
   List list;
   list.damaged = std::move(found.damaged);
   for (BackupInfo& info : found.backups) {
     std::string url = BackupUrl{destination, info.uuid, info.source.lineage}.to_string();
     list.backups.push_back({std::move(url), std::move(info)});
   }
+  ConvoyBackupList convoys = list_convoy_backups(*open_object_store(destination), name);
+  std::ranges::move(convoys.damaged, std::back_inserter(list.damaged));
+  for (ConvoyBackup& backup : convoys.backups) {
+    std::string url = BackupUrl{destination, backup.info.uuid, Uuid(), backup.name}.to_string();
+    list.backups.push_back({std::move(url), std::move(backup.info), backup.name.backup});
+  }
   return list;
 }
 
 Backups::Listed Backups::inspect(const std::string& backup_url) {
   const BackupUrl url = BackupUrl::parse(backup_url);
+  if (url.convoy) {
+    const auto objects = open_object_store(url.destination);
+    return {url.to_string(), read_convoy_backup(*objects, *url.convoy).info, url.convoy->backup};
+  }
   const OpenStore open = open_store(url.destination);
   return {url.to_string(), read_backup(open.store, url.lineage, url.backup).info};
 }
 
 void Backups::remove(const std::string& backup_url, Job& job) {
   const BackupUrl url = BackupUrl::parse(backup_url);
+  check_is_ours(url, "delete it with Convoy");
   {
     const std::lock_guard lock(lock_);
     if (restoring_.contains(url.backup)) {

@@ -11,6 +11,7 @@
 #include "backup/backup_record.h"
 #include "backup/collect_garbage.h"
 #include "backup/create_backup.h"
+#include "backup/destination.h"
 #include "backup/source_ranges.h"
 #include "backup/store.h"
 #include "backup/verify_backup.h"
@@ -65,12 +66,14 @@ class Backups {
   struct Listed {
     std::string url;
     BackupInfo info;
+    // Its name, if Rancher Convoy made it: UUIDs and stored bytes mean nothing then.
+    std::optional<std::string> convoy_name = std::nullopt;
   };
   struct List {
     std::vector<Listed> backups;  // each volume's by time
     std::vector<Error> damaged;   // one for each backup that can't be read
   };
-  // Of all volumes if `volume_name` is empty.
+  // Of all volumes if `volume_name` is empty; those of Rancher Convoy, too.
   List list(const std::string& destination, const std::string& volume_name);
   Listed inspect(const std::string& url);
 
@@ -94,7 +97,7 @@ class Backups {
   // be completed any more.
   std::vector<Unlocked> unlock(const std::string& destination);
 
-  // Throws kBusy if a restore of this daemon reads it.
+  // Throws kBusy if a restore of this daemon reads it, kUnsupported if Rancher Convoy made it.
   void remove(const std::string& url, Job& job);
 
  private:
@@ -104,6 +107,8 @@ class Backups {
     std::vector<SourceRange> ranges;
     bool incremental = false;
   };
+  Restored restore_convoys(const NewVolume& request, const BackupUrl& url, OnDamage on_damage,
+                           Job& job);
   Created create_on(BackupPlan plan, const Base& base, const Store& store,
                     const SnapshotRow& snapshot, const VolumeRow& volume, Job& job);
   Base choose_base(const Store& store, const SnapshotRow& snapshot, const VolumeRow& volume);

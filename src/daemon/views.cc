@@ -67,10 +67,11 @@ ordered_json snapshot_view(const SnapshotRow& snapshot, const VolumeRow& volume)
   };
 }
 
-ordered_json backup_view(const BackupInfo& backup, const std::string& url) {
+ordered_json backup_view(const BackupInfo& backup, const std::string& url,
+                         const std::optional<std::string>& convoy_name) {
   const BackupSource& source = backup.source;
-  return {
-      {"BackupName", backup.name()},
+  ordered_json view = {
+      {"BackupName", convoy_name.value_or(backup.name())},
       {"BackupURL", url},
       {"BackupUUID", backup.uuid.to_string()},
       {"CreatedTime", format_for_user(backup.created)},
@@ -84,6 +85,11 @@ ordered_json backup_view(const BackupInfo& backup, const std::string& url) {
       {"VolumeSize", std::to_string(source.size)},
       {"VolumeUUID", source.volume.uuid.to_string()},
   };
+  if (convoy_name) {
+    for (const char* const unknown : {"BackupUUID", "SnapshotUUID", "StoredSize", "VolumeUUID"})
+      view.erase(unknown);
+  }
+  return view;
 }
 
 }  // namespace convoy

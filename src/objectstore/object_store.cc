@@ -14,7 +14,7 @@ constexpr std::size_t kMaxKeyLength = 1000;
 
 bool is_component_character(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
-         c == '_' || c == '-';
+         c == '_' || c == '-' || c == '!';
 }
 
 bool is_key(std::string_view text) {

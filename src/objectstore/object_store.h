@@ -70,7 +70,8 @@ class ObjectStore {
   virtual void remove(const std::string& key) = 0;
 };
 
-// True for 1 to 200 characters of [A-Za-z0-9._-] that are neither "." nor "..".
+// True for 1 to 200 characters of [A-Za-z0-9._!-] that are neither "." nor "..". (Rancher Convoy
+// fills short names up with '!'.)
 bool is_key_component(std::string_view text);
 
 // Throws kInvalidArgument unless `key` is components with single '/' between them, 1000 characters
