@@ -60,7 +60,7 @@ _convoy() {
   --output | -o) words='json table' ;;
   --log-format) words='text json' ;;
   --socket-group) words=$(compgen -g) ;;
-  --volume-name) words=$(_convoy_names volumes) ;;
+  --volume-name | --into) words=$(_convoy_names volumes) ;;
   --cmd-timeout | --size | --mkfs-options | --mount-options | --backup | --s3-endpoint | --id | --type | --iops | --name | \
     --dest) return ;;
   esac
@@ -74,6 +74,7 @@ _convoy() {
     create) words+=' --driver --size --fs --mkfs-options --mount-options --backup --allow-damaged --s3-endpoint --id --type --iops --vm' ;;
     delete) words+=' --reference' ;;
     mount) words+=' --mountpoint' ;;
+    restore) words+=' --into' ;;
     umount) words+=' --force' ;;
     list) words+=' --driver' ;;
     'snapshot create') words+=' --name' ;;
@@ -90,7 +91,7 @@ _convoy() {
     esac
   elif [[ -z $words ]]; then
     case ${command:-$group} in
-    '') words='daemon create delete mount umount trim list inspect info snapshot backup jobs' ;;
+    '') words='daemon create delete mount umount restore trim list inspect info snapshot backup jobs' ;;
     snapshot) words='create delete inspect' ;;
     jobs) words=cancel ;;
     backup) words='create list inspect verify delete gc unlock' ;;

@@ -55,6 +55,7 @@ complete -c convoy -n __convoy_lacks_word -a create -d 'Create a volume'
 complete -c convoy -n __convoy_lacks_word -a delete -d 'Delete volumes'
 complete -c convoy -n __convoy_lacks_word -a mount -d 'Mount a volume'
 complete -c convoy -n __convoy_lacks_word -a umount -d 'Unmount a volume'
+complete -c convoy -n __convoy_lacks_word -a restore -d 'Make a volume what it was in a backup'
 complete -c convoy -n __convoy_lacks_word -a trim -d 'Give free blocks back to the pool'
 complete -c convoy -n __convoy_lacks_word -a list -d 'Show all volumes'
 complete -c convoy -n __convoy_lacks_word -a inspect -d 'Show a volume'
@@ -95,6 +96,7 @@ complete -c convoy -n '__convoy_is create' -l vm -d Ignored
 complete -c convoy -n '__convoy_is delete' -s r -l reference -d Ignored
 complete -c convoy -n '__convoy_is mount' -l mountpoint -xa '(__fish_complete_directories)' -d 'Directory to mount it at'
 complete -c convoy -n '__convoy_is umount' -l force -d 'Also end the uses of containers'
+complete -c convoy -n '__convoy_is restore' -l into -xa '(__convoy_names volumes)' -d Volume
 complete -c convoy -n '__convoy_is list' -l driver -d 'Show only what the driver knows'
 complete -c convoy -n '__convoy_is snapshot create' -l name -x -d 'Name of the snapshot'
 complete -c convoy -n '__convoy_is backup' -l s3-endpoint -x -d 'Address of an S3 server'

@@ -1,8 +1,13 @@
 #include "backup/device_io.h"
 
+#include <array>
 #include <cerrno>
 
 #include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -65,6 +70,22 @@ void write_device(int fd, std::span<const std::byte> data, std::uint64_t offset)
   // The rest is whole sectors of 512 bytes, but the disk's may have 4 KiB.
   const ThroughPageCache cached(fd);
   write_all_at(fd, data.subspan(direct), offset + direct);
+}
+
+void discard_device(int fd, std::uint64_t offset, std::uint64_t length) {
+  struct stat info = {};
+  if (::fstat(fd, &info) != 0) throw system_error(errno, "can't examine the device");
+  int result = 0;
+  if (S_ISBLK(info.st_mode)) {
+    const std::array<std::uint64_t, 2> range = {offset, length};
+    result = ::ioctl(fd, BLKDISCARD, range.data());
+  } else {
+    result = ::fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                         static_cast<off_t>(length));
+  }
+  if (result != 0)
+    throw system_error(
+        errno, fmt::format("can't discard {} bytes of the volume at offset {}", length, offset));
 }
 
 }  // namespace convoy

@@ -22,4 +22,9 @@ void read_device(int fd, AlignedBuffer& buffer, std::uint64_t offset, std::size_
 // need not be, as that of a volume's last chunk. Throws kNoSpace or kIo.
 void write_device(int fd, std::span<const std::byte> data, std::uint64_t offset);
 
+// Takes what a thin device or regular file has in this range away: it reads as zeros then. Of a
+// thin device only whole pool blocks; the range must be made of such. Throws kIo.
+// (ioctl BLKDISCARD, fallocate(2))
+void discard_device(int fd, std::uint64_t offset, std::uint64_t length);
+
 }  // namespace convoy

@@ -23,4 +23,11 @@ void restore_backup(const Store& store, const BackupRecord& record, int device_f
                     const ProgressSink& progress, std::stop_token stop,
                     const DamageSink& damaged = {});
 
+// As restore_backup, to a device that holds something else, of which a backup's content may be a
+// part: only what differs is fetched and written. What is zero in the backup is discarded in whole
+// pool blocks, of this size, and else written. The volume and the device have the same size.
+void restore_difference(const Store& store, const BackupRecord& record, int device_fd,
+                        std::uint64_t pool_block, const ProgressSink& progress,
+                        std::stop_token stop);
+
 }  // namespace convoy

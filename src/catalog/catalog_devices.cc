@@ -359,6 +359,28 @@ void Catalog::set_state_with_snapshots(const Uuid& volume, DeviceState state) {
   });
 }
 
+void Catalog::exchange_thin_devices(const Uuid& volume, const Uuid& replacement,
+                                    const Uuid& backup) {
+  guarded([&] {
+    Access access(*this);
+    const auto thin_id_of = [&](const Uuid& device) {
+      SQLite::Statement row = access.query("SELECT thin_id FROM device WHERE uuid = ?", device);
+      if (!row.executeStep())
+        throw Error(ErrorKind::kInternal, "the catalog has no device {}", device.to_string());
+      return row.getColumn(0).getUInt();
+    };
+    const std::uint32_t old_id = thin_id_of(volume);
+    const std::uint32_t new_id = thin_id_of(replacement);
+    // No two rows may have one thin id, not even between two statements.
+    access.execute("UPDATE device SET thin_id = -1, state = 'deleting' WHERE uuid = ?",
+                   replacement);
+    access.execute("UPDATE device SET thin_id = ? WHERE uuid = ?", new_id, volume);
+    access.execute("UPDATE device SET thin_id = ? WHERE uuid = ?", old_id, replacement);
+    access.execute("UPDATE volume SET backup = ? WHERE uuid = ?", backup, volume);
+    access.commit();
+  });
+}
+
 void Catalog::set_creation_time(const Uuid& snapshot, std::uint32_t creation_time) {
   guarded([&] {
     Access access(*this);

@@ -55,6 +55,11 @@ void add_create(CLI::App& app, const GlobalOptions& global) {
   });
 }
 
+struct RestoreArguments {
+  std::string url;
+  std::string volume;
+};
+
 struct VolumeArguments {
   std::vector<std::string> names;
   std::string name;
@@ -90,6 +95,16 @@ void add_volume_commands(CLI::App& app, const GlobalOptions& global) {
   unmount->callback([unmounted, &global] {
     Client client(global.socket);
     run_umount(client, unmounted->name, unmounted->flag ? Force::kYes : Force::kNo);
+  });
+
+  CLI::App* const restore =
+      command(app, "restore", "Make an unmounted volume what it was in a backup");
+  const auto restored = std::make_shared<RestoreArguments>();
+  restore->add_option("URL", restored->url, "The backup's URL, in quotes")->required();
+  restore->add_option("--into", restored->volume, "Name or UUID of the volume")->required();
+  restore->callback([restored, &global] {
+    Client client(global.socket);
+    run_restore(client, restored->url, restored->volume);
   });
 
   CLI::App* const trim =

@@ -25,6 +25,8 @@ struct CreateOptions {
 };
 void run_create(Client& client, const CreateOptions& options);
 
+void run_restore(Client& client, const std::string& backup, const std::string& volume);
+
 // Goes on after a failure; then throws the last one.
 void run_delete(Client& client, const std::vector<std::string>& volumes);
 void run_mount(Client& client, const std::string& volume, const std::string& mountpoint);

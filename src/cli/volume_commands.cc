@@ -1,4 +1,4 @@
-// create, delete, mount, umount, trim, list, inspect, info
+// create, restore, delete, mount, umount, trim, list, inspect, info
 #include <cstdio>
 
 #include <fmt/format.h>
@@ -56,6 +56,12 @@ void run_umount(Client& client, const std::string& volume, Force force) {
   client.call(
       {"POST", "/v1/volume/umount", {}, {{"Name", volume}, {"Force", force == Force::kYes}}});
   fmt::print("\n");
+}
+
+void run_restore(Client& client, const std::string& backup, const std::string& volume) {
+  const Json restored =
+      client.run_job({"POST", "/v1/volume/restore", {}, {{"Name", volume}, {"Backup", backup}}});
+  fmt::print("{}\n", restored.value("Name", ""));
 }
 
 void run_trim(Client& client, const std::string& volume) {

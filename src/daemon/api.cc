@@ -108,12 +108,13 @@ Api::Api(GeneralSettings settings, Volumes& volumes, Backups& backups, Creations
       jobs_(jobs) {}
 
 HttpResponse Api::handle(const HttpRequest& request) const {
-  static constexpr std::array<Route, 20> kRoutes = {{
+  static constexpr std::array<Route, 21> kRoutes = {{
       {"GET", "/v1/info", &Api::info},
       {"GET", "/v1/volumes", &Api::list_volumes},
       {"GET", "/v1/volume", &Api::inspect_volume},
       {"POST", "/v1/volume", &Api::create_volume},
       {"DELETE", "/v1/volume", &Api::delete_volume},
+      {"POST", "/v1/volume/restore", &Api::restore_volume},
       {"POST", "/v1/volume/mount", &Api::mount_volume},
       {"POST", "/v1/volume/umount", &Api::unmount_volume},
       {"POST", "/v1/volume/trim", &Api::trim_volume},
@@ -201,6 +202,15 @@ HttpResponse Api::create_volume(const HttpRequest& request) const {
   creation.backup = fields.text("Backup");
   if (fields.flag("AllowDamaged")) creation.on_damage = Backups::OnDamage::kAllow;
   return stream_job(creations_.start(std::move(creation)));
+}
+
+HttpResponse Api::restore_volume(const HttpRequest& request) const {
+  const RequestFields fields(request.body);
+  const std::string name = volumes_.inspect(fields.text("Name")).volume.name;
+  const std::string backup = fields.text("Backup");
+  return stream_job(jobs_.start("restore", name, [this, name, backup](Job& job) {
+    return to_text(volume_view(backups_.restore_into(name, backup, job)));
+  }));
 }
 
 HttpResponse Api::delete_volume(const HttpRequest& request) const {

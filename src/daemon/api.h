@@ -32,6 +32,7 @@ class Api {
   HttpResponse list_volumes(const HttpRequest& request) const;
   HttpResponse inspect_volume(const HttpRequest& request) const;
   HttpResponse create_volume(const HttpRequest& request) const;
+  HttpResponse restore_volume(const HttpRequest& request) const;
   HttpResponse delete_volume(const HttpRequest& request) const;
   HttpResponse mount_volume(const HttpRequest& request) const;
   HttpResponse unmount_volume(const HttpRequest& request) const;

@@ -178,21 +178,31 @@ Backups::Created Backups::create_on(BackupPlan plan, const Base& base, const Sto
           std::min(statistics.chunks_reused * record.chunk_size, statistics.bytes_read)};
 }
 
+class Backups::BeingRestored {
+ public:
+  BeingRestored(Backups& backups, const Uuid& backup) : backups_(backups), backup_(backup) {
+    const std::lock_guard lock(backups_.lock_);
+    backups_.restoring_.insert(backup_);
+  }
+  BeingRestored(const BeingRestored&) = delete;
+  BeingRestored& operator=(const BeingRestored&) = delete;
+  ~BeingRestored() {
+    const std::lock_guard lock(backups_.lock_);
+    backups_.restoring_.erase(backups_.restoring_.find(backup_));
+  }
+
+ private:
+  Backups& backups_;
+  const Uuid backup_;
+};
+
 Backups::Restored Backups::restore(const NewVolume& request, const std::string& backup_url,
                                    OnDamage on_damage, Job& job) {
   const BackupUrl url = BackupUrl::parse(backup_url);
   if (url.convoy) return restore_convoys(request, url, on_damage, job);
   const OpenStore open = open_store(url.destination);
   const BackupRecord record = read_backup(open.store, url.lineage, url.backup);
-  {
-    const std::lock_guard lock(lock_);
-    restoring_.insert(url.backup);
-  }
-  const auto done = [this, &url](void*) {
-    const std::lock_guard lock(lock_);
-    restoring_.erase(restoring_.find(url.backup));
-  };
-  const std::unique_ptr<Backups, decltype(done)> restoring(this, done);
+  const BeingRestored being_restored(*this, url.backup);
 
   const BackupSource& source = record.info.source;
   Volumes::Construction volume = volumes_.begin_restore(
@@ -206,6 +216,25 @@ Backups::Restored Backups::restore(const NewVolume& request, const std::string& 
   restored.volume = volume.commit();
   restored.lost = lost.take();
   return restored;
+}
+
+VolumeView Backups::restore_into(const std::string& volume, const std::string& backup_url,
+                                 Job& job) {
+  const BackupUrl url = BackupUrl::parse(backup_url);
+  check_is_ours(url, "restore it to a volume of its own, by convoy create --backup");
+  const OpenStore open = open_store(url.destination);
+  const BackupRecord record = read_backup(open.store, url.lineage, url.backup);
+  const BeingRestored being_restored(*this, url.backup);
+  const BackupSource& source = record.info.source;
+  Volumes::Replacement replacement = volumes_.begin_replacement(
+      volume, {url.backup, source.lineage, source.size, source.volume.filesystem},
+      job.description());
+  {
+    const BlockDevice device = BlockDevice::open(replacement.device(), Access::kReadWrite);
+    restore_difference(open.store, record, device.fd(), volumes_.pool().block_size.bytes(),
+                       report_to(job), job.stop_token());
+  }
+  return replacement.commit();
 }
 
 // The volume begins a lineage of its own.

@@ -50,6 +50,11 @@ class Backups {
   };
   Restored restore(const NewVolume& request, const std::string& url, OnDamage on_damage, Job& job);
 
+  // Makes an unmounted volume, of the same size, what it was in the backup. Only what differs is
+  // fetched. After any failure, and any damage is one, the volume is what it was before. Throws
+  // kBusy if it is mounted or open.
+  VolumeView restore_into(const std::string& volume, const std::string& url, Job& job);
+
   struct DamagedPart {
     std::string url;
     std::optional<Damage> part;  // nothing: the backup's own JSON can't be read
@@ -117,6 +122,9 @@ class Backups {
 
   Catalog& catalog_;
   Volumes& volumes_;
+
+  // Keeps this daemon from deleting a backup as long as it lives.
+  class BeingRestored;
 
   std::mutex lock_;
   std::multiset<Uuid> restoring_;

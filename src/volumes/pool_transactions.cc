@@ -51,6 +51,14 @@ SnapshotRow PoolTransactions::create(SnapshotRow snapshot, const VolumeRow& orig
   return snapshot;
 }
 
+VolumeRow PoolTransactions::create(VolumeRow copy, const VolumeRow& origin) {
+  const std::lock_guard lock(lock_);
+  recover_locked();
+  copy = catalog_.begin_create(std::move(copy));
+  make(copy, [&] { return pool_.create_snapshot({copy.thin_id}, {origin.thin_id}, origin.name); });
+  return copy;
+}
+
 void PoolTransactions::remove(const DeviceRow& device) {
   const std::lock_guard lock(lock_);
   recover_locked();

@@ -27,6 +27,8 @@ class PoolTransactions {
   // in that case the next step, or the next start, undoes or finishes it.
   VolumeRow create(VolumeRow volume);
   SnapshotRow create(SnapshotRow snapshot, const VolumeRow& origin);
+  // A copy that can be written to, with its row in state kCreating.
+  VolumeRow create(VolumeRow copy, const VolumeRow& origin);
 
   // Deletes an inactive device, whose row is in state kDeleting, and the row. Throws kBusy, and
   // leaves both, if it is active. That the pool doesn't have it any more is fine.

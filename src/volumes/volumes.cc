@@ -1,5 +1,6 @@
 #include "volumes/volumes.h"
 
+#include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
 #include "base/error.h"
@@ -194,16 +195,24 @@ Volumes::Locked Volumes::lock_volume(std::string_view reference) {
   const VolumeRow found = catalog_.find_volume(reference);
   ObjectLocks::Lock lock = volume_locks_.lock(found.uuid);
   // It may have been deleted while we waited.
-  return {catalog_.find_volume(found.uuid.to_string()), std::move(lock)};
+  Locked locked{catalog_.find_volume(found.uuid.to_string()), std::move(lock)};
+  const std::lock_guard guard(replaced_mutex_);
+  if (const auto replaced = replaced_.find(found.uuid); replaced != replaced_.end())
+    throw Error(ErrorKind::kBusy, "volume '{}' is being restored by {}; wait for its end",
+                locked.volume.name, replaced->second);
+  return locked;
+}
+
+void Volumes::check_not_mounted(const VolumeRow& volume) {
+  const std::filesystem::path mountpoint = mounted_at(volume, mounts_.mounts());
+  if (mountpoint.empty()) return;
+  throw Error(ErrorKind::kBusy, "volume '{}' is mounted at {}; unmount it first", volume.name,
+              mountpoint.native());
 }
 
 void Volumes::remove(std::string_view reference) {
   const auto [volume, lock] = lock_volume(reference);
-  const std::filesystem::path mountpoint = mounted_at(volume, mounts_.mounts());
-  if (!mountpoint.empty()) {
-    throw Error(ErrorKind::kBusy, "volume '{}' is mounted at {}; unmount it first", volume.name,
-                mountpoint.native());
-  }
+  check_not_mounted(volume);
   readers_.close(catalog_.snapshots_of(volume.uuid));
 
   transactions_.recover();  // or throws, before anything is done
@@ -252,6 +261,80 @@ std::vector<VolumeView> Volumes::list() {
       views.push_back(view(volume, mounts, std::move(snapshots[volume.uuid])));
   }
   return views;
+}
+
+// --- Replacement ---
+
+Volumes::Replacement Volumes::begin_replacement(std::string_view reference,
+                                                const BackedUpVolume& source,
+                                                const std::string& job) {
+  const auto [volume, lock] = lock_volume(reference);
+  if (volume.size != source.size) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "volume '{}' has {} bytes, and the backup's volume has {}; restore it to a volume "
+                "of its own, by convoy create --backup",
+                volume.name, volume.size, source.size);
+  }
+  if (volume.filesystem != source.filesystem) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "volume '{}' has the file system {}, and the backup's volume has {}; restore it to "
+                "a volume of its own, by convoy create --backup",
+                volume.name, volume.filesystem, source.filesystem);
+  }
+  check_not_mounted(volume);
+  require_active(volume);
+  VolumeRow copy = volume;
+  copy.uuid = Uuid::random();
+  copy.name = fmt::format("{}-{}", pool_name_, copy.uuid.to_string());
+  copy.created = now();
+  copy = transactions_.create(std::move(copy), volume);
+  Replacement replacement(*this, volume, copy, source.backup);  // which removes it after a failure
+  {
+    const std::lock_guard guard(replaced_mutex_);
+    replaced_[volume.uuid] = job;
+  }
+  activate(copy);
+  return replacement;
+}
+
+Volumes::Replacement::~Replacement() {
+  if (volumes_ == nullptr) return;
+  try {
+    // Read anew: its thin device is another one since the exchange, and nothing but the catalog
+    // knows whether an exchange that failed took place.
+    if (const auto copy = volumes_->catalog_.volume(copy_.uuid)) volumes_->abandon(*copy);
+  } catch (const std::exception& error) {
+    spdlog::error("what was made to replace volume {} stays, hidden, until the next start: {}",
+                  volume_.name, error.what());
+  }
+  const std::lock_guard guard(volumes_->replaced_mutex_);
+  volumes_->replaced_.erase(volume_.uuid);
+}
+
+std::filesystem::path Volumes::Replacement::device() const {
+  return device_path(copy_.name);
+}
+
+VolumeView Volumes::Replacement::commit() {
+  Volumes& volumes = *volumes_;
+  const auto lock = volumes.volume_locks_.lock(volume_.uuid);
+  volumes.transactions_.recover();  // or throws, before anything is done
+  volumes.pool_.deactivate(copy_.name);
+  volumes.pool_.deactivate(volume_.name);  // fails if somebody has it open
+  const auto activate_again = [&] {
+    volumes.activate(volumes.catalog_.volume(volume_.uuid).value());
+  };
+  try {
+    volumes.catalog_.exchange_thin_devices(volume_.uuid, copy_.uuid, backup_);
+  } catch (const Error&) {
+    activate_again();
+    throw;
+  }
+  activate_again();
+  // What the volume was goes with the copy's row, by the destructor.
+  const VolumeRow volume = volumes.catalog_.volume(volume_.uuid).value();
+  spdlog::info("volume {} restored to what it was in backup {}", volume.name, backup_.to_string());
+  return volumes.view(volume, volumes.mounts_.mounts(), {});
 }
 
 // --- Snapshots ---

@@ -75,6 +75,14 @@ class Volumes {
   class Construction;
   Construction begin_restore(const NewVolume& request, const BackedUpVolume& source);
 
+  // A copy of a volume that takes its place when it is committed, for a restore onto what is there.
+  // Throws kBusy if the volume is mounted, or is being replaced already. Until the replacement
+  // ends, nothing else can be done with the volume, but to look at it: kBusy, naming `job`. Throws
+  // kInvalidArgument if the volume has another size than the backup's.
+  class Replacement;
+  Replacement begin_replacement(std::string_view reference, const BackedUpVolume& source,
+                                const std::string& job);
+
   // Deletes it with its snapshots. Throws kBusy if it is mounted, open, or a snapshot of it is
   // being read.
   void remove(std::string_view reference);
@@ -130,7 +138,9 @@ class Volumes {
     VolumeRow volume;
     ObjectLocks::Lock lock;
   };
+  // Throws kBusy if the volume is being replaced.
   Locked lock_volume(std::string_view reference);
+  void check_not_mounted(const VolumeRow& volume);
 
   VolumeRow make_device(VolumeRow volume);
   void activate(const DeviceRow& volume);
@@ -173,6 +183,9 @@ class Volumes {
   PoolTransactions transactions_;
   SnapshotReaders readers_;
   ObjectLocks volume_locks_;
+
+  std::mutex replaced_mutex_;             // of the one below
+  std::map<Uuid, std::string> replaced_;  // volumes, and the jobs that replace them
 };
 
 class Volumes::Construction {
@@ -195,6 +208,34 @@ class Volumes::Construction {
  private:
   Volumes* volumes_;
   VolumeRow volume_;
+};
+
+class Volumes::Replacement {
+ public:
+  Replacement(Volumes& volumes, VolumeRow volume, VolumeRow copy, Uuid backup)
+      : volumes_(&volumes), volume_(std::move(volume)), copy_(std::move(copy)), backup_(backup) {}
+  Replacement(Replacement&& other) noexcept
+      : volumes_(std::exchange(other.volumes_, nullptr)),
+        volume_(std::move(other.volume_)),
+        copy_(std::move(other.copy_)),
+        backup_(other.backup_) {}
+  Replacement& operator=(Replacement&&) = delete;
+  Replacement(const Replacement&) = delete;
+  Replacement& operator=(const Replacement&) = delete;
+  // Not committed: removes the copy, and the volume is what it was.
+  ~Replacement();
+
+  std::filesystem::path device() const;
+  // Puts the copy, which must be synced, in the volume's place, and deletes what that was. A crash
+  // leaves the one or the other. Throws kBusy if somebody has the volume open; it is what it was
+  // then.
+  VolumeView commit();
+
+ private:
+  Volumes* volumes_;
+  VolumeRow volume_;
+  VolumeRow copy_;
+  Uuid backup_;
 };
 
 }  // namespace convoy

@@ -19,9 +19,9 @@ def convoy(*words: str | Path) -> subprocess.CompletedProcess:
 class Help(unittest.TestCase):
     def test_every_command_explains_itself(self) -> None:
         commands = [
-            [], ["daemon"], ["create"], ["delete"], ["mount"], ["umount"], ["trim"], ["list"], ["inspect"], ["info"],
+            [], ["daemon"], ["create"], ["delete"], ["mount"], ["umount"], ["restore"], ["trim"], ["list"], ["inspect"], ["info"],
             ["snapshot"], ["snapshot", "create"], ["snapshot", "delete"], ["snapshot", "inspect"],
-            ["backup"], ["backup", "create"], ["backup", "list"], ["backup", "inspect"], ["backup", "verify"], ["backup", "delete"],
+            ["backup"], ["backup", "create"], ["backup", "list"], ["backup", "inspect"], ["backup", "verify"], ["backup", "delete"], ["backup", "gc"], ["backup", "unlock"],
             ["jobs"], ["jobs", "cancel"],
         ]  # fmt: skip
         for command in commands:
