@@ -29,6 +29,7 @@ WORK = TREE / "build/bench/backup"
 MIB = 1 << 20
 BLOCK = 2 * MIB
 RUNS = 3
+MEGABYTES = 2300
 
 
 @dataclass
@@ -106,6 +107,16 @@ def make_images(megabytes: int) -> None:
             file.write(generator.randbytes(4096))
     (WORK / "changed.blocks").write_text("".join(f"{block * BLOCK} {BLOCK}\n" for block in sorted(touched)))
     (WORK / "no.blocks").write_text("")
+
+
+def prepare(megabytes: int) -> int:
+    """Makes the images unless they are there. Returns the size of one."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    if not (WORK / "made").exists() or (WORK / "made").read_text() != str(megabytes):
+        # By a process of its own: Linux counts the memory of whoever starts a program as the program's.
+        subprocess.run([sys.executable, __file__, "--make-images", str(megabytes)], check=True)
+        (WORK / "made").write_text(str(megabytes))
+    return (WORK / "full.img").stat().st_size
 
 
 def warm(image: str) -> None:
@@ -215,13 +226,7 @@ def row(what: str, name: str, measured: Measured, ours: Measured) -> None:
 def main() -> None:
     if sys.argv[1:2] == ["--make-images"]:
         return make_images(int(sys.argv[2]))
-    megabytes = int(sys.argv[1]) if len(sys.argv) > 1 else 2300
-    WORK.mkdir(parents=True, exist_ok=True)
-    if not (WORK / "made").exists() or (WORK / "made").read_text() != str(megabytes):
-        # By a process of its own: Linux counts the memory of whoever starts a program as the program's.
-        subprocess.run([sys.executable, __file__, "--make-images", str(megabytes)], check=True)
-        (WORK / "made").write_text(str(megabytes))
-    size = (WORK / "full.img").stat().st_size
+    size = prepare(int(sys.argv[1]) if len(sys.argv) > 1 else MEGABYTES)
     print(f"image of {size / MIB:.0f} MiB; {os.cpu_count()} CPUs; the last column is the time as a multiple of ours")
     print(f"{'':22} {'':10} {'wall':>10}  {'CPU':>10} {'memory':>11}  {'stored':>13}")
     ours, peers = Ours(), [Restic(), Borg()]

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <optional>
@@ -13,33 +15,45 @@
 
 namespace convoy {
 
-// A table in which each digest has one place, and drives out who was there before: of fixed size
-// whatever the volume's is, and enough for what repeats nearby. Forgetting costs space in the
-// store, never correctness. Not thread-safe.
+// A table in which each digest has one bucket, of the last few that fell into it: of fixed size
+// whatever the volume's is, and enough for what repeats nearby. With one place for each, two chunks
+// of a repeated pattern that meet there would be stored again and again. Forgetting costs space in
+// the store, never correctness. Not thread-safe.
 class RecentChunks {
  public:
   // For a backup that reads so many chunks.
   explicit RecentChunks(std::uint64_t chunks)
-      : places_(std::bit_ceil(std::clamp<std::uint64_t>(chunks, 1, kRecentChunks))) {}
+      : buckets_(std::bit_ceil(std::clamp<std::uint64_t>(chunks, kPlaces, kRecentChunks)) /
+                 kPlaces) {}
 
   // Where the chunk of this digest is; null if it is not known (any more). Valid until the next
   // remember().
   const Reference* find(const Digest& digest) const {
-    const auto& place = places_[index(digest)];
-    return place && place->digest == digest ? &*place : nullptr;
+    for (const auto& place : buckets_[index(digest)]) {
+      if (place && place->digest == digest) return &*place;
+    }
+    return nullptr;
   }
 
-  void remember(const Reference& reference) { places_[index(reference.digest)] = reference; }
+  // Forgets the oldest of its bucket.
+  void remember(const Reference& reference) {
+    Bucket& bucket = buckets_[index(reference.digest)];
+    std::shift_right(bucket.begin(), bucket.end(), 1);
+    bucket.front() = reference;
+  }
 
  private:
+  static constexpr std::size_t kPlaces = 4;
+  using Bucket = std::array<std::optional<Reference>, kPlaces>;
+
   // A digest's bytes are as good as random.
   std::size_t index(const Digest& digest) const {
     std::uint64_t bits = 0;
     std::memcpy(&bits, digest.data(), sizeof bits);
-    return bits % places_.size();
+    return bits % buckets_.size();
   }
 
-  std::vector<std::optional<Reference>> places_;
+  std::vector<Bucket> buckets_;
 };
 
 }  // namespace convoy

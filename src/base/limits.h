@@ -101,7 +101,7 @@ inline constexpr std::uint64_t kMaxPackSize = 2 * kPackTargetSize;
 inline constexpr std::uint64_t kMaxStoreJson = 256 * kMiB;
 
 // Digests of this backup's own chunks that are remembered to store equal chunks once: 2^18 entries
-// of 56 bytes are 14 MiB.
+// of 64 bytes are 16 MiB.
 inline constexpr std::size_t kRecentChunks = 1U << 18U;
 
 // A lease ends when it was not renewed for this long, by the store's clock. Renewing at a quarter

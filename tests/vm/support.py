@@ -155,9 +155,9 @@ def mounts() -> list[str]:
     return [line.split()[4] for line in lines if "/dev/mapper/" in line.split(" - ")[1]]
 
 
-def backup_create(snapshot: str, destination: str) -> tuple[str, str, int, int]:
+def backup_create(snapshot: str, destination: str, timeout: float = 120) -> tuple[str, str, int, int]:
     """The backup's URL, "full" or "incremental", and how many bytes were read and stored."""
-    result = run("convoy", "--socket", SOCKET, "backup", "create", snapshot, "--dest", destination)
+    result = run("convoy", "--socket", SOCKET, "backup", "create", snapshot, "--dest", destination, timeout=timeout)
     told = re.search(r"(full|incremental) backup: ([\d.]+ \S+) read, ([\d.]+ \S+) stored", result.stderr)
     assert told, result.stderr
     return result.stdout.strip(), told[1], bytes_of(told[2]), bytes_of(told[3])
