@@ -83,9 +83,11 @@ MemoryStore::Objects objects_of_page() {
       text += line + '\n';
     } else {
       const auto plain = as_bytes(text);
-      objects[key].data = kind == "```hex"     ? parse_hex_dump(text)
-                          : is_compressed(key) ? compress_text(text)
-                                               : Bytes(plain.begin(), plain.end());
+      if (kind == "```hex")
+        objects[key].data = parse_hex_dump(text);
+      else
+        objects[key].data =
+            is_compressed(key) ? compress_text(text) : Bytes(plain.begin(), plain.end());
       key.clear();
       text.clear();
     }

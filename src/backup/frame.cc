@@ -39,8 +39,9 @@ Compression Compression::parse(std::string_view text) {
   Compression compression;
   if (text.starts_with("zstd:")) {
     const std::string_view level = text.substr(kZstd.size() + 1);
-    const char* const end = level.data() + level.size();
-    const auto [rest, error] = std::from_chars(level.data(), end, compression.zstd_level);
+    const char* const begin = level.data();  // NOLINT(bugprone-suspicious-stringview-data-usage)
+    const char* const end = begin + level.size();
+    const auto [rest, error] = std::from_chars(begin, end, compression.zstd_level);
     if (error == std::errc{} && rest == end && compression.zstd_level >= 1 &&
         compression.zstd_level <= kMaxLevel)
       return compression;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <ranges>
 #include <set>
 
 #include <spdlog/spdlog.h>
@@ -41,11 +42,11 @@ std::vector<Uuid> interrupted_backups(const Store& store, const Uuid& lineage) {
       if (backup) begun.insert(*backup);
   });
   std::vector<Uuid> interrupted;
-  for (auto backup = begun.rbegin(); backup != begun.rend(); ++backup) {
+  for (const Uuid& backup : std::views::reverse(begun)) {
     if (interrupted.size() == kMaxInterrupted) break;
-    if (!store.objects().head(backup_key(lineage, *backup)) &&
-        !data_packs_of(store, lineage, *backup).empty())
-      interrupted.push_back(*backup);
+    if (!store.objects().head(backup_key(lineage, backup)) &&
+        !data_packs_of(store, lineage, backup).empty())
+      interrupted.push_back(backup);
   }
   return interrupted;
 }
