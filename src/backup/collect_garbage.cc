@@ -69,7 +69,9 @@ class Collector {
     return live_.contains({.pack = pack, .slot = slot, .digest = {}});
   }
 
-  void execute(const RemovalPlan& plan);
+  std::vector<RemovalPlan> plans_of_others();
+  void end_plans(const std::vector<RemovalPlan>& plans, Timestamp now);
+  void execute();
   void remove_pack(const PackName& pack);
   void remove_superseded(const PackName& pack);
   void rewrite();
@@ -91,7 +93,9 @@ class Collector {
   bool deletion_is_done_ = false;
   RemovalPlan plan_;
   std::map<PackName, Objects> objects_of_;
-  SlotSet live_;  // what backups refer to
+  std::set<PackName> gone_;  // as they were written, removed by us
+  SlotSet live_;             // what backups refer to
+  bool live_is_incomplete_ = false;
   Progress progress_so_far_;
   Collection result_;
 };
@@ -141,14 +145,15 @@ void Collector::collect() {
   plan_rewriting();
   if (mode_ == CollectionMode::kPlanOnly) return;
 
+  // What is removed stands in a plan of our own, which is there from before the look that decides
+  // until it is done: nobody else may end it, and another's may be ended by its owner at any time.
+  const std::vector<RemovalPlan> others = plans_of_others();
   if (!plan_.packs.empty() || !plan_.rewrites.empty()) put_plan(store_, plan_);
-  // Also those of removers that died. All were written before this look, which is the one that
-  // decides.
-  const std::vector<RemovalPlan> plans = list_plans(store_, lineage_);
   survey_.look(stop_);
-  for (const RemovalPlan& plan : plans) execute(plan);
+  execute();
   rewrite();
-  for (const RemovalPlan& plan : plans) objects_.remove(plan.key);
+  objects_.remove(plan_.key);
+  end_plans(others, now);
   remove_lineage_leftovers(now);
 }
 
@@ -191,6 +196,7 @@ void Collector::find_live_slots(const BackupRecord& record) {
         });
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kCorrupt) throw;
+    live_is_incomplete_ = true;
     result_.not_rewritten = fmt::format("a backup is damaged: {}", error.message());
   }
 }
@@ -244,8 +250,40 @@ void Collector::plan_rewriting() {
   }
 }
 
-void Collector::execute(const RemovalPlan& plan) {
-  for (const PackName& pack : plan.packs) {
+// Makes what they name, of what is there, ours: whoever put them may have died.
+std::vector<RemovalPlan> Collector::plans_of_others() {
+  std::vector<RemovalPlan> plans = list_plans(store_, lineage_);
+  std::erase_if(plans, [&](const RemovalPlan& plan) { return plan.key == plan_.key; });
+  const std::set<PackName> planned(plan_.packs.begin(), plan_.packs.end());
+  std::set<PackName> more;
+  for (const RemovalPlan& plan : plans) {
+    for (const PackName& pack : plan.packs) {
+      if (objects_of_.contains(pack) && !planned.contains(pack) && !survey_.keeps(pack))
+        more.insert(pack);
+    }
+  }
+  plan_.packs.insert(plan_.packs.end(), more.begin(), more.end());
+  return plans;
+}
+
+// Removes those that nobody can act on any more: what they name is gone, as it was written. Others
+// stay for as long as revocations do, since their owners may only be slow.
+void Collector::end_plans(const std::vector<RemovalPlan>& plans, Timestamp now) {
+  const auto is_there = [&](const PackName& pack) {
+    const auto found = objects_of_.find(pack);
+    return found != objects_of_.end() &&
+           found->second.of_pack.front().key == pack_key(lineage_, pack) && !gone_.contains(pack);
+  };
+  for (const RemovalPlan& plan : plans) {
+    if (now - plan.put >= store_.times().revocation_age ||
+        (std::ranges::none_of(plan.packs, is_there) &&
+         std::ranges::none_of(plan.rewrites, is_there)))
+      objects_.remove(plan.key);
+  }
+}
+
+void Collector::execute() {
+  for (const PackName& pack : plan_.packs) {
     check_stopped();
     if (!survey_.keeps(pack)) remove_pack(pack);
     // What was kept is garbage if its writer fails, and found as such later.
@@ -256,6 +294,7 @@ void Collector::remove_pack(const PackName& pack) {
   const auto found = objects_of_.find(pack);
   if (found == objects_of_.end()) return;  // another remover was faster
   for (const ObjectInfo& object : found->second.of_pack) objects_.remove(object.key);
+  gone_.insert(pack);
   const std::uint64_t size = found->second.size();
   report_done({CollectedPack::Action::kRemoved, pack, size, size});
 }
@@ -265,13 +304,16 @@ void Collector::remove_pack(const PackName& pack) {
 void Collector::remove_superseded(const PackName& pack) {
   const std::vector<ObjectInfo>& objects = objects_of_.at(pack).of_pack;
   for (std::size_t i = 0; i + 1 < objects.size(); ++i) objects_.remove(objects[i].key);
+  gone_.insert(pack);
 }
 
 void Collector::rewrite() {
-  for (const auto& [pack, objects] : objects_of_) {
-    if (objects.of_pack.size() > 1 && survey_.keeps(pack)) remove_superseded(pack);
+  if (survey_.knows_all_needs()) {
+    for (const auto& [pack, objects] : objects_of_) {
+      if (objects.of_pack.size() > 1 && survey_.keeps(pack)) remove_superseded(pack);
+    }
   }
-  if (plan_.rewrites.empty()) return;
+  if (plan_.rewrites.empty() || live_is_incomplete_) return;
   if (!survey_.knows_all_needs()) {
     result_.not_rewritten =
         "a backup is being made on one that was deleted, or on what an interrupted one left";
@@ -291,6 +333,7 @@ void Collector::rewrite() {
         objects_.remove(object.key);
         old_size = object.size;
       }
+      gone_.insert(pack);
       report_done(
           {CollectedPack::Action::kRewritten, pack, old_size, old_size - std::min(old_size, size)});
     } catch (const Error& error) {

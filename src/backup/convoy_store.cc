@@ -76,8 +76,8 @@ Timestamp parse_time(const JsonFields& fields, const std::string& name) {
 }
 
 std::vector<ConvoyBackup::Block> parse_blocks(const JsonFields& fields, std::uint64_t size) {
+  if (!fields.has("Blocks") || fields.is_null("Blocks")) return {};  // of an empty volume
   const nlohmann::json& list = fields.field("Blocks");
-  if (list.is_null()) return {};  // of an empty volume
   if (!list.is_array()) fields.refuse("Blocks", "is not a list");
   std::vector<ConvoyBackup::Block> blocks;
   for (const nlohmann::json& element : list) {
@@ -154,6 +154,8 @@ ConvoyBackup read_record(ObjectStore& objects, const ConvoyBackupName& name) {
   });
   with_context(key, [&] {
     const JsonFields record(json);
+    if (record.has("SingleFile") && !record.object("SingleFile").text("FilePath", 4096).empty())
+      throw Error(ErrorKind::kUnsupported, "was made by another driver than devicemapper");
     source.snapshot.name = record.text("SnapshotName", 255);
     source.snapshot.created = parse_time(record, "SnapshotCreatedAt");
     backup.info.created = parse_time(record, "CreatedTime");
@@ -258,7 +260,7 @@ ConvoyBackupList list_convoy_backups(ObjectStore& objects,
         backups.back().blocks = {};
       } catch (const Error& error) {
         if (error.kind() == ErrorKind::kNotFound) return;  // deleted since it was listed
-        if (error.kind() != ErrorKind::kCorrupt) throw;
+        if (error.kind() != ErrorKind::kCorrupt && error.kind() != ErrorKind::kUnsupported) throw;
         list.damaged.push_back(error);
       }
     });

@@ -123,7 +123,7 @@ TEST_F(ConvoyStoreTest, TellsOfARecordThatIsDamaged) {
   for (const std::string& text :
        {std::string(), whole.substr(0, 1000), with("2097152", "2097153"), with("60f", "../"),
         with("2097152", "67108864"), with("\"Mon Nov 23", "\"Tue Nov 23"),
-        with("\"Blocks\"", "\"Block\"")}) {
+        with("\"Blocks\":[", "\"Blocks\":[1,")}) {
     objects_.put(key, as_bytes(text));
     const Error error = error_of([&] { read_convoy_backup(objects_, kFirst); });
     EXPECT_EQ(error.kind(), ErrorKind::kCorrupt) << text.substr(0, 100);

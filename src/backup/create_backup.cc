@@ -145,6 +145,7 @@ void BackupRun::read_store() {
   }
   if (parent_) scattered_ = scattered_packs(parent_->packs, parent_->chunk_size);
   usable_ = usable_packs(store_, lineage_, interrupted_);
+  for (const PackName& pack : scattered_) usable_.erase(pack);
   if (!parent_ && usable_.empty()) return;
   damage_ = list_damage(store_, lineage_);
   damage_.erase_packs([&](const PackName& pack) {
@@ -279,7 +280,8 @@ void BackupRun::clean_up(bool is_full) {
     const bool has_packs = !data_packs_.stop().empty();
     tree_packs_.stop();
     if (may_be_committed_) store_.objects().remove(backup_key(lineage_, uuid_));
-    lease_.release(has_packs && keeps_packs ? Lease::Leaves::kPacks : Lease::Leaves::kNothing);
+    lease_.release(may_be_committed_ || (has_packs && keeps_packs) ? Lease::Leaves::kPacks
+                                                                   : Lease::Leaves::kNothing);
     if (!has_packs || keeps_packs) return;
     try {
       delete_backup(store_, lineage_, uuid_);

@@ -1,6 +1,7 @@
 // What a collection of garbage frees, and what it leaves.
 #include "backup/concurrency_testing.h"
 #include "backup/lease.h"
+#include "backup/removal_plan.h"
 #include "backup/verify_backup.h"
 
 namespace convoy {
@@ -222,6 +223,37 @@ TEST_F(GarbageTest, RewritesNothingIfATreeIsDamaged) {
   const auto before = objects_.objects();
   EXPECT_THAT(collect().not_rewritten, testing::HasSubstr(tree));
   EXPECT_EQ(objects_.objects().size(), before.size());
+}
+
+// Whoever put a plan may be slow, not dead: as long as he can act on it, it warns those who would
+// use what it names.
+TEST_F(GarbageTest, EndsAnothersPlanOnlyWhenNobodyCanActOnItAnyMore) {
+  make_half_dead();
+  const PackName kept = second_.packs.begin()->first;
+  const PackName garbage{PackKind::kData, Uuid::generate(), 0};
+  objects_.put(pack_key(lineage_, garbage), Bytes(1000));
+  const auto put = [&](std::vector<PackName> packs, std::vector<PackName> rewrites) {
+    const RemovalPlan plan{.key = json_key(lineage_, LineagePart::kPlans, Uuid::generate()),
+                           .put = {},
+                           .packs = std::move(packs),
+                           .rewrites = std::move(rewrites)};
+    put_plan(store_, plan);
+    return plan.key;
+  };
+  const std::string of_kept = put({kept}, {});
+  const std::string of_garbage = put({garbage}, {});
+  const std::string of_rewrite = put({}, {kept});
+  const std::string of_nothing = put({}, {});
+  collect(CollectionMode::kWhatNobodyRefersTo);
+  EXPECT_FALSE(objects_.head(pack_key(lineage_, garbage)));  // though it is young
+  EXPECT_TRUE(objects_.head(of_kept));
+  EXPECT_FALSE(objects_.head(of_garbage));
+  EXPECT_TRUE(objects_.head(of_rewrite));
+  EXPECT_FALSE(objects_.head(of_nothing));
+  objects_.advance(kRevocationAge);
+  collect(CollectionMode::kWhatNobodyRefersTo);
+  EXPECT_THAT(keys_under(prefix_of(lineage_, LineagePart::kPlans)), IsEmpty());
+  check_backups();
 }
 
 TEST_F(GarbageTest, StopsWhenItIsAskedTo) {

@@ -82,6 +82,10 @@ void JsonFields::check_version() const {
   }
 }
 
+bool JsonFields::has(const std::string& name) const {
+  return object_.contains(name);
+}
+
 const nlohmann::json& JsonFields::field(const std::string& name) const {
   const auto found = object_.find(name);
   if (found == object_.end()) refuse(name, "is missing");

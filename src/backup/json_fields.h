@@ -25,6 +25,7 @@ class JsonFields {
 
   JsonFields object(const std::string& name) const;
   bool is_null(const std::string& name) const;
+  bool has(const std::string& name) const;
   std::uint64_t number(const std::string& name, std::uint64_t max) const;
   Uuid uuid(const std::string& name) const;
   Timestamp time(const std::string& name) const;

@@ -7,6 +7,7 @@
 
 #include "backup/json_fields.h"
 #include "backup/layout.h"
+#include "base/bytes.h"
 #include "base/error.h"
 
 namespace convoy {
@@ -78,7 +79,8 @@ void Lease::check() const {
 }
 
 void Lease::check_store() {
-  if (revocation_of(store_, lineage_, backup_)) revoked_ = true;
+  const std::scoped_lock lock(mutex_);
+  look_locked(backup_key(lineage_, backup_));
   check();
 }
 
@@ -93,7 +95,17 @@ void Lease::release(Leaves leaves) {
 
 void Lease::put_locked() {
   put_json(store_.objects(), key_, text_);
+  look_locked(key_);
+}
+
+// `key` is of what was put last. Without anybody's word, so much time means that a revocation may
+// have come and gone.
+void Lease::look_locked(const std::string& key) {
   if (revocation_of(store_, lineage_, backup_)) revoked_ = true;
+  const auto info = store_.objects().head(key);
+  if (!info) return;
+  if (last_ && info->modified - *last_ >= store_.times().revocation_age / 2) revoked_ = true;
+  last_ = info->modified;
 }
 
 void Lease::renew_until_stopped(const std::stop_token& stop) {
@@ -149,8 +161,10 @@ std::optional<Timestamp> revocation_of(const Store& store, const Uuid& lineage,
 void revoke(const Store& store, const Uuid& lineage, const Uuid& backup) {
   ObjectStore& objects = store.objects();
   // Not put again: what was committed in between would no longer be void.
-  if (!objects.head(backup_key(lineage, backup)) && !revocation_of(store, lineage, backup))
-    put_json(objects, revocation_key(lineage, backup), "{\"version\":1}\n");
+  if (!objects.head(backup_key(lineage, backup))) {
+    const std::string_view text = "{\"version\":1}\n";
+    objects.put_if_absent(revocation_key(lineage, backup), as_bytes(text));
+  }
   objects.remove(json_key(lineage, LineagePart::kLeases, backup));
 }
 

@@ -45,7 +45,8 @@ class Lease {
   // Throws as renew() if a revocation is known already. Does not touch the store, and never waits.
   void check() const;
 
-  // Throws as renew() if the lease is revoked now.
+  // Throws as renew() if the lease is revoked now, or if the backup's record, which has just been
+  // put, came so late that a revocation may have come and gone.
   void check_store();
 
   // Ends the renewal and removes the lease. Of a backup that failed and leaves packs, a revocation
@@ -55,6 +56,7 @@ class Lease {
 
  private:
   void put_locked();
+  void look_locked(const std::string& key);
   void renew_until_stopped(const std::stop_token& stop);
 
   const Store store_;
@@ -65,6 +67,7 @@ class Lease {
 
   std::mutex mutex_;  // held while the lease is put
   std::condition_variable_any wake_;
+  std::optional<Timestamp> last_;  // when the lease was put last
   std::atomic<bool> revoked_ = false;
 
   std::jthread renewal_;  // last, since it uses all the others

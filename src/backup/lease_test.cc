@@ -64,6 +64,26 @@ TEST_F(LeaseTest, KnowsItsRevocationWhenItLooks) {
   EXPECT_THROW(lease.check(), Error);
 }
 
+TEST_F(LeaseTest, EndsForWhomSleepsSoLongThatARevocationMayHaveComeAndGone) {
+  Lease lease(store_, lineage_, {.backup = backup_, .builds_on = {}});
+  objects_.advance(kRevocationAge / 2 - std::chrono::minutes(1));
+  lease.renew();
+  objects_.advance(kRevocationAge / 2);
+  EXPECT_THROW(lease.renew(), Error);
+  Lease late(store_, lineage_, {.backup = Uuid::generate(), .builds_on = {}});
+  objects_.advance(kRevocationAge);
+  late.check_store();  // there is no record
+  EXPECT_THROW(late.renew(), Error);
+}
+
+TEST_F(LeaseTest, IsRevokedOnceHoweverOftenThatIsDone) {
+  revoke(store_, lineage_, backup_);
+  const auto first = revocation_of(store_, lineage_, backup_);
+  objects_.advance(hours(1));
+  revoke(store_, lineage_, backup_);
+  EXPECT_EQ(revocation_of(store_, lineage_, backup_), first);
+}
+
 TEST_F(LeaseTest, CountsAsDeadWhenItWasNotRenewedForLong) {
   const Lease lease(store_, lineage_, {.backup = backup_, .builds_on = {Uuid::generate()}});
   const auto found = list_leases(store_, lineage_);

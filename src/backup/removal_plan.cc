@@ -42,7 +42,7 @@ std::vector<RemovalPlan> list_plans(const Store& store, const Uuid& lineage) {
   std::vector<RemovalPlan> plans;
   store.objects().list(prefix_of(lineage, LineagePart::kPlans), [&](const ObjectInfo& info) {
     if (!parse_json_key(info.key)) return;
-    RemovalPlan plan{.key = info.key, .packs = {}, .rewrites = {}};
+    RemovalPlan plan{.key = info.key, .put = info.modified, .packs = {}, .rewrites = {}};
     try {
       const nlohmann::json json = get_json(store.objects(), info.key);
       with_context(info.key, [&] {

@@ -7,12 +7,14 @@
 
 #include "backup/layout.h"
 #include "backup/store.h"
+#include "base/time.h"
 #include "base/uuid.h"
 
 namespace convoy {
 
 struct RemovalPlan {
   std::string key;
+  Timestamp put;                   // of one that is in the store
   std::vector<PackName> packs;     // to be removed
   std::vector<PackName> rewrites;  // to be rewritten without what nobody refers to
 };

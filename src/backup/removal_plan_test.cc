@@ -16,6 +16,7 @@ class PlanTest : public BackupTest {
 
   RemovalPlan plan_of_packs(std::vector<PackName> packs) {
     return {.key = json_key(lineage_, LineagePart::kPlans, Uuid::generate()),
+            .put = {},
             .packs = std::move(packs),
             .rewrites = {}};
   }
@@ -46,6 +47,9 @@ TEST_F(PlanTest, NeverRemovesWhatABackupRefersTo) {
   for (const auto& [pack, use] : parent_.packs) packs.push_back(pack);
   put_plan(store_, plan_of_packs(packs));
   delete_and_forget(back_up_all(device_, parent_).info.uuid);
+  check_backups();
+  objects_.advance(kRevocationAge);  // nobody can be so slow
+  collect_garbage(store_, lineage_, CollectionMode::kWhatNobodyRefersTo, {}, {});
   check_backups();
   check_nothing_is_left_over();
 }

@@ -84,7 +84,7 @@ std::vector<Damage> Verifier::verify(const BackupRecord& record, const ProgressS
   };
   // A node that is sound may stand above broken chunks: all nodes are looked into once there are
   // any.
-  std::vector<Reference> walked;
+  SlotSet walked;
   BackupWalk({.record = record,
               .nodes = nodes,
               .damaged = damaged,
@@ -93,7 +93,7 @@ std::vector<Damage> Verifier::verify(const BackupRecord& record, const ProgressS
               .known =
                   [&](const Reference& node) {
                     if (nothing_broken() && is_sound(node)) return true;
-                    walked.push_back(node);
+                    walked.insert(node);
                     return false;
                   }})
       .run([&](std::span<const PackReader::Item> chunks) {
@@ -112,8 +112,11 @@ std::vector<Damage> Verifier::verify(const BackupRecord& record, const ProgressS
       });
   verify_waiting();
   report(size);
-  if (nothing_broken())
-    std::ranges::for_each(walked, [&](const auto& node) { remember_sound(node); });
+  if (nothing_broken()) {
+    walked.for_each([&](const PackName& pack, std::uint32_t slot) {
+      remember_sound({.pack = pack, .slot = slot, .digest = {}});
+    });
+  }
   // A backup that was deleted meanwhile has lost its packs, too.
   if (!broken.empty() && !is_there(record)) return {};
   broken.for_each([&](const PackName& pack, std::uint32_t slot) { broken_.insert(pack, slot); });

@@ -287,8 +287,8 @@ Backups::Verified Backups::verify(const std::string& url_or_destination, VerifyD
     Verifier verifier(open.store, lineage, depth);
     for (const Uuid& backup : one ? std::vector{one->backup} : backups_of(open.store, lineage)) {
       verify_one(verifier, lineage, backup);
+      verifier.note_damage();  // at once, since a verification of all may be cancelled after hours
     }
-    verifier.note_damage();
   }
   return verified;
 }

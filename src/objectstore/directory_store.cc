@@ -86,7 +86,7 @@ void remove_stale(int directory, const DirectoryContent& content) {
   Timestamp newest;
   for (const DirectoryEntry& entry : content.entries) newest = std::max(newest, entry.modified);
   for (const DirectoryEntry& entry : content.temporary) {
-    if (newest - entry.modified >= kStaleTemporary) {
+    if (newest - entry.written >= kStaleTemporary) {
       ::unlinkat(directory, entry.name.c_str(), 0);  // may fail where this host only reads
     }
   }

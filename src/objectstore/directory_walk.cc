@@ -116,6 +116,15 @@ void remove_empty_directories(int root, std::string_view directory) {
   }
 }
 
+namespace {
+
+Timestamp to_timestamp(const timespec& time) {
+  return Timestamp(std::chrono::floor<std::chrono::milliseconds>(
+      std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec)));
+}
+
+}  // namespace
+
 std::optional<DirectoryEntry> examine_entry(int directory, const std::string& name) {
   struct stat info = {};
   if (::fstatat(directory, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) {
@@ -123,14 +132,12 @@ std::optional<DirectoryEntry> examine_entry(int directory, const std::string& na
     throw system_error(errno, fmt::format("can't examine {}", name));
   }
   if (!S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) return std::nullopt;
-  const auto since_epoch =
-      std::chrono::seconds(info.st_mtim.tv_sec) + std::chrono::nanoseconds(info.st_mtim.tv_nsec);
-  return DirectoryEntry{
-      .name = name,
-      .type =
-          S_ISDIR(info.st_mode) ? DirectoryEntry::Type::kDirectory : DirectoryEntry::Type::kFile,
-      .size = static_cast<std::uint64_t>(info.st_size),
-      .modified = Timestamp(std::chrono::floor<std::chrono::milliseconds>(since_epoch))};
+  return DirectoryEntry{.name = name,
+                        .type = S_ISDIR(info.st_mode) ? DirectoryEntry::Type::kDirectory
+                                                      : DirectoryEntry::Type::kFile,
+                        .size = static_cast<std::uint64_t>(info.st_size),
+                        .written = to_timestamp(info.st_mtim),
+                        .modified = to_timestamp(info.st_ctim)};
 }
 
 DirectoryContent read_directory(int directory) {

@@ -37,6 +37,9 @@ struct DirectoryEntry {
   std::string name;
   Type type = Type::kFile;
   std::uint64_t size = 0;
+  Timestamp written;  // its content
+  // When it got its name: a rename changes this time (st_ctime), and not the other. So an object's
+  // time is never before it was there.
   Timestamp modified;
 };
 

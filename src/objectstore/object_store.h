@@ -21,7 +21,8 @@ namespace convoy {
 struct ObjectInfo {
   std::string key;
   std::uint64_t size = 0;
-  // When it was put, by the store's own clock. Never to be compared with this host's clock.
+  // When it was put, by the store's own clock: not before others could see it, and not after put
+  // returned. Never to be compared with this host's clock.
   Timestamp modified;
 };
 

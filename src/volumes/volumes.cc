@@ -330,11 +330,15 @@ VolumeView Volumes::Replacement::commit() {
     activate_again();
     throw;
   }
-  activate_again();
   // What the volume was goes with the copy's row, by the destructor.
-  const VolumeRow volume = volumes.catalog_.volume(volume_.uuid).value();
-  spdlog::info("volume {} restored to what it was in backup {}", volume.name, backup_.to_string());
-  return volumes.view(volume, volumes.mounts_.mounts(), {});
+  spdlog::info("volume {} restored to what it was in backup {}", volume_.name, backup_.to_string());
+  try {
+    activate_again();
+  } catch (const Error& error) {
+    // It is restored all the same, and active after the next start.
+    spdlog::error("volume {} is not active: {}", volume_.name, error.message());
+  }
+  return volumes.inspect(volume_.uuid.to_string());
 }
 
 // --- Snapshots ---

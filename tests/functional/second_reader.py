@@ -72,7 +72,7 @@ class Backup:
         self.directory = store / "convoy/volumes" / lineage
         record = self.directory / "backups" / f"{backup}.json.zst"
         revocation = self.directory / "leases" / f"{backup}.revoked"
-        void = revocation.exists() and revocation.stat().st_mtime_ns < record.stat().st_mtime_ns
+        void = revocation.exists() and revocation.stat().st_ctime_ns < record.stat().st_ctime_ns
         require(record.exists() and not void, "there is no such backup")
         text = decompress(record.read_bytes())
         require(text[-80:] == b',"checksum":"' + sha256(text[:-80]).hex().encode() + b'"}\n', "checksum of the backup")
