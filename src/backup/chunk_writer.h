@@ -37,7 +37,7 @@ class ChunkWriter {
     TreeShape shape;
     std::uint64_t bytes_to_read;  // of the whole backup
     Compression compression;
-    PackWriter& packs;          // outlives the writer, and is used by nobody else until flush()
+    PackWriter& packs;          // outlives the writer, and is used by nobody else meanwhile
     LeftoverChunks* leftovers;  // may be null
     // Called with the statistics before each piece; what it throws ends the work.
     std::function<void(const BackupStatistics&)> before_piece;

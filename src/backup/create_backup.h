@@ -46,14 +46,14 @@ struct BackupPlan {
 // Makes the backup and returns its record, which is then durably in the store. Any number of hosts
 // may do this at once, and delete backups meanwhile.
 //
-// Throws kNotFound if the parent is gone: plan anew, on another one. kUnavailable if the lease
-// lapsed, or the parent was deleted meanwhile and its packs with it: try again. kCorrupt or
-// kUnsupported if what is needed of the parent is damaged (its tree only without `repair`) or of
-// another version. kCancelled soon after a request, when the threads have ended what they hold, a
-// few MiB each. kInvalidArgument for a plan that can't be; kIo and kNoSpace as
+// Throws kNotFound if the parent is gone: plan anew, on another one. kUnavailable if the lease was
+// revoked, since nothing was heard of it for long or somebody unlocked the store: try again.
+// kCorrupt or kUnsupported if what is needed of the parent is damaged (its tree only without
+// `repair`) or of another version. kCancelled soon after a request, when the threads have ended
+// what they hold, a few MiB each. kInvalidArgument for a plan that can't be; kIo and kNoSpace as
 // device and store have it. After an error the store has no such backup (unless not even its
-// removal succeeded after a failed commit), and what was stored for it is removed now or as garbage
-// later.
+// removal succeeded after a failed commit). What was stored for it stays for the next backup to
+// use, and is garbage after a day; after kNoSpace it is removed.
 BackupRecord create_backup(const Store& store, const BackupPlan& plan, const ProgressSink& progress,
                            std::stop_token stop);
 

@@ -4,8 +4,9 @@
 // it again and again until its backup is committed. A remover that finds a lease which was not
 // renewed for too long, by the times that the store gave the objects and never by a host's clock,
 // takes it away for good: it puts a revocation, and after that counts the lease as gone. A writer
-// that finds itself revoked fails. So nothing depends on when a writer wakes up: a backup that is
-// committed after its revocation is void, for everybody.
+// that finds itself revoked fails, and a backup that is committed after its revocation is void, for
+// everybody. So nothing depends on when a writer wakes up, but for those that sleep for weeks:
+// revocations are removed after a month, and a writer counts half of that as one.
 #pragma once
 
 #include <atomic>

@@ -10,7 +10,7 @@
 
 namespace convoy {
 
-// Writes the volume of `record` to the device, from its begin to its end, and syncs it. Only chunks
+// Writes the volume of `record` to the device, in the order of its packs, and syncs it. Only chunks
 // that are not zero are written, so the device must read as zeros before. It may be O_DIRECT. Every
 // chunk is verified before it is written.
 //
