@@ -29,6 +29,7 @@ from job import LOST, PANIC, TREE, UNUSABLE, Failure, Job, shell_script
 from kernel_log import KernelLog, Record
 
 GUEST_INIT = Path(__file__).resolve().with_name("guest-init.sh")
+REGISTERS = TREE / "build/lib/uml_registers.so"
 GUEST_HOME = "/run/home"
 MIN_MEMORY = 128 << 20
 
@@ -82,6 +83,8 @@ def _check(job: Job) -> None:
     # The kernel splits its command line at spaces, hostfs its options at commas.
     if not re.fullmatch(r"[\w./+-]+", str(job.workspace), re.ASCII):
         raise Failure(UNUSABLE, f"{job.workspace} has characters that UML can't take: set TMPDIR")
+    if not REGISTERS.exists():
+        raise Failure(UNUSABLE, f"{REGISTERS} is missing: run ./dev build")
     if job.memory < MIN_MEMORY:
         raise Failure(UNUSABLE, f"the machine needs at least {MIN_MEMORY >> 20}M of memory")
 
@@ -181,6 +184,8 @@ class _Boot:
         self._share.mkdir()
         (self._share / "out").symlink_to(self._job.out)
         shutil.copy(GUEST_INIT, self._share / "init")
+        # Not where it is: LD_PRELOAD splits names at spaces and colons.
+        shutil.copy(REGISTERS, self._share / REGISTERS.name)
         visible = shlex.join([os.getcwd(), str(TREE)])
         interactive = "yes" if self._job.interactive else "no"
         settings = f"vm_out={shlex.quote(str(self._job.out))}\n"
@@ -222,7 +227,11 @@ class _Boot:
             options = {"process_group": 0}
         process = subprocess.Popen(
             self._command_line(),
-            env={"PATH": "/usr/bin:/bin", "TMPDIR": self._memory_directory()},
+            env={
+                "PATH": "/usr/bin:/bin",
+                "TMPDIR": self._memory_directory(),
+                "LD_PRELOAD": str(self._share / REGISTERS.name),
+            },
             preexec_fn=self._prepare_child,
             **options,
         )
