@@ -11,6 +11,7 @@
 #include "backup/damage_notes.h"
 #include "backup/lease.h"
 #include "backup/lineage_survey.h"
+#include "backup/ordered_workers.h"
 #include "backup/pack_footers.h"
 #include "backup/pack_rewriting.h"
 #include "backup/removal_plan.h"
@@ -34,9 +35,11 @@ class Collector {
         deleted_(deleted),
         progress_(progress),
         stop_(stop),
-        survey_(store, lineage, work(), deleted, [this](const BackupRecord& record) {
-          if (mode_ != CollectionMode::kWhatNobodyRefersTo) find_live_slots(record);
-        }) {}
+        survey_(store, lineage, work(), deleted,
+                [this](const BackupRecord& record) {
+                  if (mode_ != CollectionMode::kWhatNobodyRefersTo) find_live_slots(record);
+                }),
+        footers_(objects_, lineage, survey_.packs()) {}
 
   Collection run();
   // False if there was no such backup.
@@ -89,6 +92,7 @@ class Collector {
   const std::stop_token& stop_;
 
   LineageSurvey survey_;
+  PackFooters footers_;
   std::set<PackName> own_packs_;  // of the deleted backup
   bool deletion_is_done_ = false;
   RemovalPlan plan_;
@@ -177,8 +181,7 @@ void Collector::revoke_dead_writers(Timestamp now) {
 }
 
 void Collector::find_live_slots(const BackupRecord& record) {
-  PackFooters footers(objects_, lineage_, record.packs);
-  NodeReader nodes(objects_, record, footers);
+  NodeReader nodes(objects_, record, footers_);
   try {
     BackupWalk({.record = record,
                 .nodes = nodes,
@@ -229,25 +232,43 @@ void Collector::plan_removals(Timestamp now) {
 
 void Collector::plan_rewriting() {
   if (mode_ == CollectionMode::kWhatNobodyRefersTo || !result_.not_rewritten.empty()) return;
-  PackFooters footers(objects_, lineage_, survey_.packs());
+  struct Piece {
+    PackName pack;
+    std::uint64_t size = 0;
+    LiveShare share = {};
+    std::optional<Error> damage = std::nullopt;
+  };
+  // Most of it is waiting for the store.
+  OrderedWorkers<Piece> workers(
+      worker_count(), worker_count() * std::size_t{2},
+      [&](Piece& piece, unsigned) {
+        try {
+          piece.share = live_share(*footers_.footer_of(piece.pack),
+                                   [&](std::uint32_t slot) { return is_live(piece.pack, slot); });
+        } catch (const Error& error) {
+          if (error.kind() != ErrorKind::kCorrupt) throw;
+          piece.damage = error;
+        }
+      },
+      [&](const Piece& piece) {
+        const auto& [pack, size, share, damage] = piece;
+        if (damage)
+          result_.not_rewritten =
+              fmt::format("{}: {}", pack_key(lineage_, pack), damage->message());
+        if (damage || share.live * 100 >= share.all * kMinLiveShare) return;
+        plan_.rewrites.push_back(pack);
+        progress_so_far_.bytes_total += size;
+        if (mode_ == CollectionMode::kPlanOnly)
+          result_.packs.push_back(
+              {CollectedPack::Action::kRewritten, pack, size, share.all - share.live});
+      });
   for (const auto& [pack, use] : survey_.packs()) {
     check_stopped();
     const auto objects = objects_of_.find(pack);
     if (objects == objects_of_.end() || survey_.is_being_written(pack.backup)) continue;
-    try {
-      const auto [live, all] = live_share(*footers.footer_of(pack),
-                                          [&](std::uint32_t slot) { return is_live(pack, slot); });
-      if (live * 100 >= all * kMinLiveShare) continue;
-      plan_.rewrites.push_back(pack);
-      progress_so_far_.bytes_total += objects->second.size();
-      if (mode_ == CollectionMode::kPlanOnly)
-        result_.packs.push_back(
-            {CollectedPack::Action::kRewritten, pack, objects->second.size(), all - live});
-    } catch (const Error& error) {
-      if (error.kind() != ErrorKind::kCorrupt) throw;
-      result_.not_rewritten = fmt::format("{}: {}", pack_key(lineage_, pack), error.message());
-    }
+    workers.add({.pack = pack, .size = objects->second.size()});
   }
+  workers.wait();
 }
 
 // Makes what they name, of what is there, ours: whoever put them may have died.
@@ -319,12 +340,11 @@ void Collector::rewrite() {
         "a backup is being made on one that was deleted, or on what an interrupted one left";
     return;
   }
-  PackFooters footers(objects_, lineage_, survey_.packs());
   for (const PackName& pack : plan_.rewrites) {
     check_stopped();
     if (survey_.is_being_written(pack.backup)) continue;
     try {
-      const PackFooters::Footer footer = footers.footer_of(pack);
+      const PackFooters::Footer footer = footers_.footer_of(pack);
       const std::uint64_t size =
           rewrite_pack(objects_, lineage_, pack, *footer,
                        [&](std::uint32_t slot) { return is_live(pack, slot); });

@@ -136,32 +136,63 @@ std::string filesystem_in(std::span<const std::byte> begin) {
   return "";
 }
 
-ConvoyBackup read_record(ObjectStore& objects, const ConvoyBackupName& name) {
-  const std::string volume_key = volume_prefix(name.volume) + "volume.cfg";
-  const nlohmann::json volume_json = get_json(objects, volume_key);
-  const std::string key = record_key(name);
-  const nlohmann::json json = get_json(objects, key);
-  ConvoyBackup backup{.name = name, .info = {}, .blocks = {}};
-  BackupSource& source = backup.info.source;
-  backup.info.uuid = name.uuid();
-  with_context(volume_key, [&] {
-    const JsonFields volume(volume_json);
-    source.driver = volume.text("Driver", kMaxNameLength);
-    source.size = volume.number("Size", kMaxVolumeSize);
-    if (source.size == 0 || source.size % kSectorBytes != 0) volume.refuse("Size", "can't be");
-    source.volume.name = name.volume;
-    source.volume.created = parse_time(volume, "CreatedTime");
-  });
-  with_context(key, [&] {
+// What Convoy keeps of a volume, without its UUIDs. Throws kCorrupt, too, if it is missing: there
+// are records of the volume's backups.
+BackupSource read_volume(ObjectStore& objects, const std::string& name) {
+  const std::string key = volume_prefix(name) + "volume.cfg";
+  try {
+    const nlohmann::json json = get_json(objects, key);
+    return with_context(key, [&] {
+      const JsonFields volume(json);
+      BackupSource source;
+      source.driver = volume.text("Driver", kMaxNameLength);
+      source.size = volume.number("Size", kMaxVolumeSize);
+      if (source.size == 0 || source.size % kSectorBytes != 0) volume.refuse("Size", "can't be");
+      source.volume.name = name;
+      source.volume.created = parse_time(volume, "CreatedTime");
+      return source;
+    });
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kNotFound) throw;
+    throw Error(ErrorKind::kCorrupt, "{}: is missing, so the volume's size is not known", key);
+  }
+}
+
+ConvoyBackup parse_record(const ConvoyBackupName& name, const nlohmann::json& json,
+                          BackupSource source) {
+  return with_context(record_key(name), [&] {
     const JsonFields record(json);
     if (record.has("SingleFile") && !record.object("SingleFile").text("FilePath", 4096).empty())
       throw Error(ErrorKind::kUnsupported, "was made by another driver than devicemapper");
+    ConvoyBackup backup{.name = name, .info = {}, .blocks = parse_blocks(record, source.size)};
     source.snapshot.name = record.text("SnapshotName", 255);
     source.snapshot.created = parse_time(record, "SnapshotCreatedAt");
+    backup.info.uuid = name.uuid();
     backup.info.created = parse_time(record, "CreatedTime");
-    backup.blocks = parse_blocks(record, source.size);
+    backup.info.source = std::move(source);
+    return backup;
   });
-  return backup;
+}
+
+void list_volume(ObjectStore& objects, const std::string& volume, ConvoyBackupList& list) {
+  std::optional<BackupSource> source;
+  std::vector<ConvoyBackup> backups;
+  objects.list(volume_prefix(volume) + "backups/", [&](const ObjectInfo& info) {
+    const ConvoyBackupName name{.volume = volume, .backup = backup_of(info.key)};
+    if (name.backup.empty()) return;
+    try {
+      const nlohmann::json record = get_json(objects, info.key);
+      if (!source) source = read_volume(objects, volume);
+      backups.push_back(parse_record(name, record, *source));
+      backups.back().blocks = {};
+    } catch (const Error& error) {
+      if (error.kind() == ErrorKind::kNotFound) return;  // deleted since it was listed
+      if (error.kind() != ErrorKind::kCorrupt && error.kind() != ErrorKind::kUnsupported) throw;
+      list.damaged.push_back(error);
+    }
+  });
+  std::ranges::sort(backups, {}, [](const ConvoyBackup& backup) { return backup.info.created; });
+  std::ranges::move(backups, std::back_inserter(list.backups));
 }
 
 class ConvoyRestore {
@@ -250,29 +281,14 @@ ConvoyBackupList list_convoy_backups(ObjectStore& objects,
     }
   }
   ConvoyBackupList list;
-  for (const std::string& volume : volumes) {
-    std::vector<ConvoyBackup> backups;
-    objects.list(volume_prefix(volume) + "backups/", [&](const ObjectInfo& info) {
-      const ConvoyBackupName name{.volume = volume, .backup = backup_of(info.key)};
-      if (name.backup.empty()) return;
-      try {
-        backups.push_back(read_record(objects, name));
-        backups.back().blocks = {};
-      } catch (const Error& error) {
-        if (error.kind() == ErrorKind::kNotFound) return;  // deleted since it was listed
-        if (error.kind() != ErrorKind::kCorrupt && error.kind() != ErrorKind::kUnsupported) throw;
-        list.damaged.push_back(error);
-      }
-    });
-    std::ranges::sort(backups, {}, [](const ConvoyBackup& backup) { return backup.info.created; });
-    std::ranges::move(backups, std::back_inserter(list.backups));
-  }
+  for (const std::string& volume : volumes) list_volume(objects, volume, list);
   return list;
 }
 
 ConvoyBackup read_convoy_backup(ObjectStore& objects, const ConvoyBackupName& name) {
   try {
-    ConvoyBackup backup = read_record(objects, name);
+    const nlohmann::json record = get_json(objects, record_key(name));
+    ConvoyBackup backup = parse_record(name, record, read_volume(objects, name.volume));
     std::vector<std::byte> begin;
     if (!backup.blocks.empty() && backup.blocks.front().offset == 0)
       begin = read_block(objects, name.volume, backup.blocks.front().checksum);

@@ -134,5 +134,13 @@ TEST_F(ConvoyStoreTest, TellsOfARecordThatIsDamaged) {
   }
 }
 
+TEST_F(ConvoyStoreTest, TellsOfAVolumesRecordThatIsMissing) {
+  objects_.remove("convoy-objectstore/volumes/db/!!/db!!/volume.cfg");
+  const Error error = error_of([&] { read_convoy_backup(objects_, kFirst); });
+  EXPECT_EQ(error.kind(), ErrorKind::kCorrupt);
+  EXPECT_THAT(error.message(), HasSubstr("volume.cfg: is missing"));
+  EXPECT_EQ(list_convoy_backups(objects_, std::nullopt).damaged.size(), 2U);
+}
+
 }  // namespace
 }  // namespace convoy

@@ -75,20 +75,20 @@ class BackupRun {
         progress_(progress),
         stop_(std::move(stop)),
         interrupted_(interrupted_backups(store, lineage_)),
-        lease_(store, lineage_, {.backup = uuid_, .builds_on = builds_on()}),
+        lease_(store, lineage_, {.backup = uuid_, .builds_on = with_parent(interrupted_)}),
         data_packs_(store.objects(), lineage_, {PackKind::kData, uuid_, 0}, kDataPutsAtOnce),
         tree_packs_(store.objects(), lineage_, {PackKind::kTree, uuid_, 0}, 1) {}
 
   BackupRecord run();
 
  private:
-  std::vector<Uuid> builds_on() const {
-    std::vector<Uuid> backups = interrupted_;
+  std::vector<Uuid> with_parent(std::vector<Uuid> backups) const {
     if (plan_.parent) backups.push_back(*plan_.parent);
     return backups;
   }
 
   void read_store();
+  void find_usable_packs();
   // Whether parts of the parent are read from the volume all the same.
   bool repairs() const {
     return parent_ && (plan_.repair || !damage_.empty() || !scattered_.empty());
@@ -144,13 +144,28 @@ void BackupRun::read_store() {
                            [&] { return read_backup(store_, lineage_, *plan_.parent); });
   }
   if (parent_) scattered_ = scattered_packs(parent_->packs, parent_->chunk_size);
-  usable_ = usable_packs(store_, lineage_, interrupted_);
-  for (const PackName& pack : scattered_) usable_.erase(pack);
+  find_usable_packs();
   if (!parent_ && usable_.empty()) return;
   damage_ = list_damage(store_, lineage_);
   damage_.erase_packs([&](const PackName& pack) {
     return !usable_.contains(pack) && !(parent_ && parent_->packs.contains(pack));
   });
+}
+
+// Of an interrupted backup of which the parent has used all packs already, nothing is left to use.
+// Such ones are not named any longer: a remover does not know what is needed of them, and would
+// have to keep everything until this backup ends.
+void BackupRun::find_usable_packs() {
+  usable_ = usable_packs(store_, lineage_, interrupted_);
+  std::set<Uuid> useful;
+  for (const auto& [pack, use] : usable_) {
+    if (!parent_ || !parent_->packs.contains(pack)) useful.insert(pack.backup);
+  }
+  std::erase_if(usable_, [&](const auto& entry) {
+    return !useful.contains(entry.first.backup) || scattered_.contains(entry.first);
+  });
+  if (useful.size() < interrupted_.size())
+    lease_.build_on(with_parent({useful.begin(), useful.end()}));
 }
 
 // Without its lease a writer may find the parent's packs removed. That is no damage to the store.

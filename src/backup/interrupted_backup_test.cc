@@ -1,5 +1,7 @@
 // What an interrupted backup has stored is used by the next one, and harms nobody.
 #include "backup/concurrency_testing.h"
+#include "backup/layout.h"
+#include "backup/lease.h"
 #include "backup/leftover_chunks.h"
 #include "backup/pack_writer.h"
 
@@ -73,6 +75,24 @@ TEST_F(InterruptedBackupTest, IsUsedWhereTheVolumeHasNotChangedSince) {
   const BackupRecord record = back_up(whole(), device_);
   EXPECT_EQ(record.info.statistics.chunks_reused, arrived - kSize / 2 / kChunk);
   check_backups();
+}
+
+// So that removers know what this backup needs.
+TEST_F(InterruptedBackupTest, OfWhichAllIsUsedIsNotNamedAnyMore) {
+  interrupt_after(kSize / 2);
+  const BackupRecord parent = back_up(whole(), device_);
+  device_.write(0, noise(1000000, kChunk));
+  std::vector<Uuid> builds_on;
+  objects_.hook = [&](Call call, const std::string& key) {
+    if (call != Call::kPut || !parse_backup_key(key)) return;
+    for (const FoundLease& lease : list_leases(store_, lineage_))
+      builds_on = lease.record.value().builds_on;
+  };
+  back_up_all(device_, parent);
+  objects_.hook = nullptr;
+  EXPECT_THAT(builds_on, testing::ElementsAre(parent.info.uuid));
+  check_backups();
+  check_nothing_is_left_over();
 }
 
 // More packs than are known at once.

@@ -65,6 +65,13 @@ Lease::Lease(const Store& store, const Uuid& lineage, const LeaseRecord& record)
 
 Lease::~Lease() = default;
 
+void Lease::build_on(const std::vector<Uuid>& fewer) {
+  const std::scoped_lock lock(mutex_);
+  text_ = encode({.backup = backup_, .builds_on = fewer});
+  put_locked();
+  check();
+}
+
 void Lease::renew() {
   const std::scoped_lock lock(mutex_);
   put_locked();

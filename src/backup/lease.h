@@ -40,6 +40,9 @@ class Lease {
   Lease(const Lease&) = delete;
   Lease& operator=(const Lease&) = delete;
 
+  // Names only some of the backups from now on. Throws as renew().
+  void build_on(const std::vector<Uuid>& fewer);
+
   // Renews it now. Throws kUnavailable if it was revoked; else what the store throws.
   void renew();
 
@@ -64,9 +67,9 @@ class Lease {
   const Uuid lineage_;
   const Uuid backup_;
   const std::string key_;
-  const std::string text_;
 
   std::mutex mutex_;  // held while the lease is put
+  std::string text_;
   std::condition_variable_any wake_;
   std::optional<Timestamp> last_;  // when the lease was put last
   std::atomic<bool> revoked_ = false;

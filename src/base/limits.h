@@ -38,6 +38,10 @@ inline constexpr std::uint64_t kTrimStep = kGiB;
 // maps and a first transaction; thin_metadata_size advises 2 MiB as the least.
 inline constexpr std::uint64_t kMinMetadataDevice = 2 * kMiB;
 
+// How many ranges of a volume are held that may have changed: 2^19 of 24 bytes are 12 MiB, and a
+// backup has some three times that of them. 1 TiB in pool blocks of 2 MiB can't have more.
+inline constexpr std::size_t kMaxChangedRanges = 1U << 19U;
+
 inline constexpr std::uint64_t kDefaultVolumeSize = 100 * kGiB;
 
 // A thin device has 64 bits of sectors; ext4 with 4 KiB blocks ends at 1 EiB, and the store's tree

@@ -132,19 +132,32 @@ Backups::Created Backups::create(const std::string& snapshot_reference,
   catalog_.remember_store(url, store.uuid());
 
   const SnapshotReader reader = volumes_.read_snapshot(snapshot_reference, job.description());
-  const VolumeRow volume = volumes_.inspect(reader.snapshot().volume.to_string()).volume;
+  const SnapshotRow& snapshot = reader.snapshot();
+  const VolumeRow volume = volumes_.inspect(snapshot.volume.to_string()).volume;
   const BlockDevice device = BlockDevice::open(reader.device(), Access::kReadOnly);
-  // The backup that this one is to be built on may be deleted, by any host, until it is leased.
-  // More than a few times in a row is something else.
   BackupPlan plan;
+  plan.source = {.lineage = volume.lineage,
+                 .driver = kDriverName,
+                 .volume = {volume.uuid, volume.name, volume.created, volume.filesystem},
+                 .snapshot = {snapshot.uuid, snapshot.name, snapshot.created},
+                 .size = snapshot.size};
   plan.device_fd = device.fd();
   plan.compression = compression;
+  // The backup that this one is to be built on may be deleted, by any host, until it is leased.
+  // More than a few times in a row is something else.
   for (int tries_left = 4;; --tries_left) {
-    const Base base = choose_base(store, reader.snapshot(), volume);
+    Base base = choose_base(store, snapshot, volume);
+    plan.parent = base.parent;
+    plan.ranges = std::move(base.ranges);
     try {
-      Created created = create_on(plan, base, store, reader.snapshot(), volume, job);
-      created.url = BackupUrl{destination, created.backup, volume.lineage}.to_string();
-      return created;
+      const BackupRecord record = create_backup(store, plan, report_to(job), job.stop_token());
+      catalog_.add_backup(record.info.uuid, store.uuid(), snapshot.uuid);
+      const BackupStatistics& statistics = record.info.statistics;
+      return {.url = BackupUrl{destination, record.info.uuid, volume.lineage}.to_string(),
+              .incremental = base.incremental,
+              .statistics = statistics,
+              .bytes_reused =
+                  std::min(statistics.chunks_reused * record.chunk_size, statistics.bytes_read)};
     } catch (const Error& error) {
       if (!base.parent || tries_left == 0) throw;
       if (error.kind() == ErrorKind::kNotFound) {
@@ -159,23 +172,6 @@ Backups::Created Backups::create(const std::string& snapshot_reference,
       }
     }
   }
-}
-
-Backups::Created Backups::create_on(BackupPlan plan, const Base& base, const Store& store,
-                                    const SnapshotRow& snapshot, const VolumeRow& volume,
-                                    Job& job) {
-  plan.source = {.lineage = volume.lineage,
-                 .driver = kDriverName,
-                 .volume = {volume.uuid, volume.name, volume.created, volume.filesystem},
-                 .snapshot = {snapshot.uuid, snapshot.name, snapshot.created},
-                 .size = snapshot.size};
-  plan.parent = base.parent;
-  plan.ranges = base.ranges;
-  const BackupRecord record = create_backup(store, plan, report_to(job), job.stop_token());
-  catalog_.add_backup(record.info.uuid, store.uuid(), snapshot.uuid);
-  const BackupStatistics& statistics = record.info.statistics;
-  return {"", record.info.uuid, base.incremental, statistics,
-          std::min(statistics.chunks_reused * record.chunk_size, statistics.bytes_read)};
 }
 
 class Backups::BeingRestored {
@@ -199,23 +195,38 @@ class Backups::BeingRestored {
 Backups::Restored Backups::restore(const NewVolume& request, const std::string& backup_url,
                                    OnDamage on_damage, Job& job) {
   const BackupUrl url = BackupUrl::parse(backup_url);
-  if (url.convoy) return restore_convoys(request, url, on_damage, job);
+  if (url.convoy) {
+    const auto objects = open_object_store(url.destination);
+    const ConvoyBackup backup = read_convoy_backup(*objects, *url.convoy);
+    const BackupSource& source = backup.info.source;
+    // The volume begins a lineage of its own.
+    return fill_new_volume(request,
+                           {url.backup, Uuid::random(), source.size, source.volume.filesystem},
+                           on_damage, [&](int device_fd, const DamageSink& damaged) {
+                             restore_convoy_backup(*objects, backup, device_fd, report_to(job),
+                                                   job.stop_token(), damaged);
+                           });
+  }
   const OpenStore open = open_store(url.destination);
   const BackupRecord record = read_backup(open.store, url.lineage, url.backup);
   const BeingRestored being_restored(*this, url.backup);
-
   const BackupSource& source = record.info.source;
-  Volumes::Construction volume = volumes_.begin_restore(
-      request, {url.backup, source.lineage, source.size, source.volume.filesystem});
+  return fill_new_volume(
+      request, {url.backup, source.lineage, source.size, source.volume.filesystem}, on_damage,
+      [&](int device_fd, const DamageSink& damaged) {
+        restore_backup(open.store, record, device_fd, report_to(job), job.stop_token(), damaged);
+      });
+}
+
+Backups::Restored Backups::fill_new_volume(const NewVolume& request, const BackedUpVolume& source,
+                                           OnDamage on_damage, const WriteBackup& write) {
+  Volumes::Construction volume = volumes_.begin_restore(request, source);
   const BlockDevice device = BlockDevice::open(volume.device(), Access::kReadWrite);
-  Restored restored;
   DamageList lost;
   DamageSink damaged;
   if (on_damage == OnDamage::kAllow) damaged = [&](Damage damage) { lost.add(std::move(damage)); };
-  restore_backup(open.store, record, device.fd(), report_to(job), job.stop_token(), damaged);
-  restored.volume = volume.commit();
-  restored.lost = lost.take();
-  return restored;
+  write(device.fd(), damaged);
+  return {.volume = volume.commit(), .lost = lost.take()};
 }
 
 VolumeView Backups::restore_into(const std::string& volume, const std::string& backup_url,
@@ -235,25 +246,6 @@ VolumeView Backups::restore_into(const std::string& volume, const std::string& b
                        report_to(job), job.stop_token());
   }
   return replacement.commit();
-}
-
-// The volume begins a lineage of its own.
-Backups::Restored Backups::restore_convoys(const NewVolume& request, const BackupUrl& url,
-                                           OnDamage on_damage, Job& job) {
-  const auto objects = open_object_store(url.destination);
-  const ConvoyBackup backup = read_convoy_backup(*objects, url.convoy.value());
-  const BackupSource& source = backup.info.source;
-  Volumes::Construction volume = volumes_.begin_restore(
-      request, {url.backup, Uuid::random(), source.size, source.volume.filesystem});
-  const BlockDevice device = BlockDevice::open(volume.device(), Access::kReadWrite);
-  Restored restored;
-  DamageList lost;
-  DamageSink damaged;
-  if (on_damage == OnDamage::kAllow) damaged = [&](Damage damage) { lost.add(std::move(damage)); };
-  restore_convoy_backup(*objects, backup, device.fd(), report_to(job), job.stop_token(), damaged);
-  restored.volume = volume.commit();
-  restored.lost = lost.take();
-  return restored;
 }
 
 Backups::Verified Backups::verify(const std::string& url_or_destination, VerifyDepth depth,

@@ -2,6 +2,7 @@
 // and the volume that a restore fills.
 #pragma once
 
+#include <functional>
 #include <mutex>
 #include <optional>
 #include <set>
@@ -30,7 +31,6 @@ class Backups {
 
   struct Created {
     std::string url;
-    Uuid backup;
     bool incremental = false;  // only what differs from an earlier snapshot was looked at
     BackupStatistics statistics;
     std::uint64_t bytes_reused = 0;  // read, and there already
@@ -51,8 +51,8 @@ class Backups {
   Restored restore(const NewVolume& request, const std::string& url, OnDamage on_damage, Job& job);
 
   // Makes an unmounted volume, of the same size, what it was in the backup. Only what differs is
-  // fetched. After any failure, and any damage is one, the volume is what it was before. Throws
-  // kBusy if it is mounted or open.
+  // fetched. After any failure, and any damage is one, the volume is what it was before, unless the
+  // message says that it is restored. Throws kBusy if it is mounted or open.
   VolumeView restore_into(const std::string& volume, const std::string& url, Job& job);
 
   struct DamagedPart {
@@ -112,10 +112,10 @@ class Backups {
     std::vector<SourceRange> ranges;
     bool incremental = false;
   };
-  Restored restore_convoys(const NewVolume& request, const BackupUrl& url, OnDamage on_damage,
-                           Job& job);
-  Created create_on(BackupPlan plan, const Base& base, const Store& store,
-                    const SnapshotRow& snapshot, const VolumeRow& volume, Job& job);
+  // Writes a backup to an empty device. Without a sink, damage is thrown.
+  using WriteBackup = std::function<void(int device_fd, const DamageSink& damaged)>;
+  Restored fill_new_volume(const NewVolume& request, const BackedUpVolume& source,
+                           OnDamage on_damage, const WriteBackup& write);
   Base choose_base(const Store& store, const SnapshotRow& snapshot, const VolumeRow& volume);
   std::optional<Base> incremental_base(const Store& store, const SnapshotRow& snapshot,
                                        const VolumeRow& volume);

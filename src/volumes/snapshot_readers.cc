@@ -106,15 +106,15 @@ std::optional<std::vector<ChangedRange>> SnapshotReaders::changed_ranges(
     return std::nullopt;
   }
 
-  std::vector<ChangedRange> ranges;
+  ChangedRanges ranges;
   const Sectors block_size = metadata.superblock().data_block_size;
   const auto first_id = first ? std::optional(first->thin_id) : std::nullopt;
   metadata.delta(first_id, second->thin_id, [&](const DeltaRange& range) {
     const std::uint64_t begin = range.begin.bytes(block_size);
     const std::uint64_t end = std::min(range.end.bytes(block_size), second->size);
-    if (begin < end) ranges.push_back({{begin, end}, range.change});
+    if (begin < end) ranges.add({{begin, end}, range.change});
   });
-  return ranges;
+  return ranges.take();
 }
 
 }  // namespace convoy

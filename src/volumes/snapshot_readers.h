@@ -12,6 +12,7 @@
 #include "catalog/catalog.h"
 #include "devmapper/thin_pool.h"
 #include "thinmeta/metadata.h"
+#include "volumes/changed_ranges.h"
 #include "volumes/metadata_snapshots.h"
 #include "volumes/object_locks.h"
 
@@ -42,11 +43,6 @@ class SnapshotReader {
   std::string job_;
 };
 
-struct ChangedRange {
-  ByteRange range;
-  Change change = Change::kAdded;
-};
-
 // Thread-safe.
 class SnapshotReaders {
  public:
@@ -64,7 +60,8 @@ class SnapshotReaders {
   void close(const std::vector<SnapshotRow>& snapshots);
 
   // The ranges of `snapshot` that differ from `base`, in ascending order, clipped to its size;
-  // without a base, all that is mapped. `snapshot` must not be deleted meanwhile. Read from the
+  // without a base, all that is mapped. At most kMaxChangedRanges: where there would be more, they
+  // hold what is between them, too. `snapshot` must not be deleted meanwhile. Read from the
   // pool's metadata under its metadata snapshot, which is held no longer than that takes. Nothing
   // if there is a `base`, but it is gone or its thin id is not what it was. Throws kCorrupt if the
   // metadata are damaged or `snapshot`'s thin id is not what it was.

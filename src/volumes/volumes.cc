@@ -335,8 +335,9 @@ VolumeView Volumes::Replacement::commit() {
   try {
     activate_again();
   } catch (const Error& error) {
-    // It is restored all the same, and active after the next start.
-    spdlog::error("volume {} is not active: {}", volume_.name, error.message());
+    throw Error(error.kind(),
+                "volume '{}' is restored, but can't be used before the daemon is restarted: {}",
+                volume_.name, error.message());
   }
   return volumes.inspect(volume_.uuid.to_string());
 }

@@ -228,7 +228,7 @@ class Volumes::Replacement {
   std::filesystem::path device() const;
   // Puts the copy, which must be synced, in the volume's place, and deletes what that was. A crash
   // leaves the one or the other. Throws kBusy if somebody has the volume open; it is what it was
-  // then.
+  // then. Throws, with a message that says so, if it is exchanged but can't be made active.
   VolumeView commit();
 
  private:
