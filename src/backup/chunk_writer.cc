@@ -29,11 +29,11 @@ std::deque<ChunkWriter::Tools> ChunkWriter::make_tools(unsigned threads,
   return tools;
 }
 
-ChunkWriter::ChunkWriter(Parts parts)
+ChunkWriter::ChunkWriter(Parts parts, KnownChunks known)
     : parts_(std::move(parts)),
       tools_(make_tools(worker_count(), parts_.compression)),
       frames_(kPieceSize),
-      recent_(parts_.bytes_to_read / parts_.shape.chunk_size() + 1),
+      known_(std::move(known)),
       workers_(
           worker_count(), worker_count() * kPiecesPerThread,
           [this](Piece& piece, unsigned thread) { read_and_compress(piece, tools_[thread]); },
@@ -93,7 +93,7 @@ ChunkWriter::Piece::Chunk ChunkWriter::examine(std::span<const std::byte> plain,
   if (all_zero(plain)) return {};
   const Digest digest = sha256(plain);
   if (old && old->digest == digest) return {.reference = old};
-  if (const auto known = find_recent(digest)) return {.reference = known};
+  if (const auto found = find_known(digest)) return {.reference = found};
   if (parts_.leftovers != nullptr) {
     if (const auto left = parts_.leftovers->find(digest)) return {.reference = left};
   }
@@ -113,7 +113,7 @@ void ChunkWriter::store(Piece& piece) {
     const auto frame = frames.first(frame_length);
     frames = frames.subspan(frame_length);
     // An equal chunk may have been stored since this one was looked for.
-    if (!frame.empty()) entry = find_recent(reference->digest);
+    if (!frame.empty()) entry = find_known(reference->digest);
     if (entry) {
       ++done.chunks_reused;
       continue;
@@ -121,7 +121,7 @@ void ChunkWriter::store(Piece& piece) {
     entry = parts_.packs.add(frame, reference->digest);
     ++done.chunks_stored;
     const std::lock_guard lock(mutex_);
-    recent_.remember(*entry);
+    known_.remember(*entry);
   }
   frames_.put_back(std::move(piece.frames));
   const std::lock_guard lock(mutex_);
@@ -135,10 +135,10 @@ BackupStatistics ChunkWriter::statistics() const {
   return statistics_;
 }
 
-std::optional<Reference> ChunkWriter::find_recent(const Digest& digest) const {
+std::optional<Reference> ChunkWriter::find_known(const Digest& digest) const {
   const std::lock_guard lock(mutex_);
-  const Reference* const known = recent_.find(digest);
-  return known != nullptr ? std::optional(*known) : std::nullopt;
+  const Reference* const found = known_.find(digest);
+  return found != nullptr ? std::optional(*found) : std::nullopt;
 }
 
 }  // namespace convoy

@@ -10,10 +10,10 @@
 
 #include "backup/backup_record.h"
 #include "backup/frame.h"
+#include "backup/known_chunks.h"
 #include "backup/leftover_chunks.h"
 #include "backup/ordered_workers.h"
 #include "backup/pack_writer.h"
-#include "backup/recent_chunks.h"
 #include "backup/source_ranges.h"
 #include "backup/spare_buffers.h"
 #include "backup/tree_node.h"
@@ -35,14 +35,14 @@ class ChunkWriter {
   struct Parts {
     int device_fd;  // stays open as long as the writer lives
     TreeShape shape;
-    std::uint64_t bytes_to_read;  // of the whole backup
     Compression compression;
     PackWriter& packs;          // outlives the writer, and is used by nobody else meanwhile
     LeftoverChunks* leftovers;  // may be null
     // Called with the statistics before each piece; what it throws ends the work.
     std::function<void(const BackupStatistics&)> before_piece;
   };
-  explicit ChunkWriter(Parts parts);
+  // `known` are chunks that are stored already: what equals one of them is not stored again.
+  ChunkWriter(Parts parts, KnownChunks known);
 
   // Updates the leaves, whose ranges must ascend. Throws kIo, or what the PackWriter throws; the
   // writer is good for nothing then.
@@ -78,7 +78,7 @@ class ChunkWriter {
   Piece::Chunk examine(std::span<const std::byte> plain, const std::optional<Reference>& old,
                        Tools& tools, std::vector<std::byte>& frames);
   void store(Piece& piece);
-  std::optional<Reference> find_recent(const Digest& digest) const;
+  std::optional<Reference> find_known(const Digest& digest) const;
 
   const Parts parts_;
   std::deque<Tools> tools_;  // by thread
@@ -86,7 +86,7 @@ class ChunkWriter {
   SpareBuffers frames_;
 
   mutable std::mutex mutex_;  // of the two below
-  RecentChunks recent_;
+  KnownChunks known_;         // besides, those that this backup has stored not long ago
   BackupStatistics statistics_;
 
   OrderedWorkers<Piece> workers_;  // last, since its threads use all the others

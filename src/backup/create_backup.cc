@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <spdlog/spdlog.h>
 
+#include "backup/backup_walk.h"
 #include "backup/backups.h"
 #include "backup/chunk_writer.h"
 #include "backup/collect_garbage.h"
@@ -14,6 +15,7 @@
 #include "backup/damage_notes.h"
 #include "backup/device_io.h"
 #include "backup/json_fields.h"
+#include "backup/known_chunks.h"
 #include "backup/lease.h"
 #include "backup/leftover_chunks.h"
 #include "backup/node_reader.h"
@@ -95,6 +97,11 @@ class BackupRun {
   }
   BackupRecord write_packs_under_lease();
   BackupRecord write_packs();
+  // Whether what it leads to is to be stored anew.
+  bool is_unwanted(const Reference& reference) const {
+    return damage_.contains(reference) || scattered_.contains(reference.pack);
+  }
+  KnownChunks known_chunks(std::uint64_t chunks_to_read);
   ChunkRanges plan_chunks(const TreeShape& shape) const;
   std::optional<Reference> write_tree(const TreeShape& shape, const ChunkRanges& ranges,
                                       ChunkWriter& chunks, PackLedger& ledger);
@@ -186,15 +193,16 @@ BackupRecord BackupRun::write_packs() {
   if (!usable_.empty()) leftovers.emplace(store_.objects(), lineage_, usable_, damage_);
   ChunkWriter chunks({.device_fd = plan_.device_fd,
                       .shape = shape,
-                      .bytes_to_read = bytes_to_read,
                       .compression = plan_.compression,
                       .packs = data_packs_,
                       .leftovers = leftovers ? &*leftovers : nullptr,
-                      .before_piece = [&](const BackupStatistics& statistics) {
-                        check_stop(stop_, "backup");
-                        lease_.check();
-                        if (progress_) progress_({statistics.bytes_read, bytes_to_read});
-                      }});
+                      .before_piece =
+                          [&](const BackupStatistics& statistics) {
+                            check_stop(stop_, "backup");
+                            lease_.check();
+                            if (progress_) progress_({statistics.bytes_read, bytes_to_read});
+                          }},
+                     known_chunks(bytes_to_read / shape.chunk_size()));
   PackLedger ledger(parent_ && !repairs() ? parent_->packs : PackUses());
   const std::optional<Reference> root = write_tree(shape, ranges, chunks, ledger);
   data_packs_.finish();
@@ -219,6 +227,32 @@ BackupRecord BackupRun::write_packs() {
           .packs = ledger.uses()};
 }
 
+// With those of the parent, wherever they stand, if there are few beside what is to be read: then
+// it costs little to find out whether files were moved or copied.
+KnownChunks BackupRun::known_chunks(std::uint64_t chunks_to_read) {
+  std::uint64_t of_parent = 0;
+  if (parent_) {
+    for (const auto& [pack, use] : parent_->packs)
+      if (pack.kind == PackKind::kData) of_parent += use.references;
+  }
+  if (of_parent > std::min<std::uint64_t>(kKnownChunks, chunks_to_read * kMaxParentChunksPerRead))
+    of_parent = 0;
+  KnownChunks known(chunks_to_read + of_parent);
+  if (of_parent == 0) return known;
+  PackFooters footers(store_.objects(), lineage_, parent_->packs);
+  NodeReader nodes(store_.objects(), *parent_, footers);
+  BackupWalk({.record = *parent_,
+              .nodes = nodes,
+              .damaged = [](const Damage&) {},  // the update of the tree comes upon it
+              .work = "backup",
+              .stop = stop_})
+      .run([&](std::span<const PackReader::Item> chunks) {
+        for (const auto& [reference, range] : chunks)
+          if (!is_unwanted(reference)) known.remember(reference);
+      });
+  return known;
+}
+
 ChunkRanges BackupRun::plan_chunks(const TreeShape& shape) const {
   ChunkRanges ranges(plan_.ranges, shape);
   if (parent_ && parent_->info.source.size != shape.size()) {
@@ -239,11 +273,9 @@ std::optional<Reference> BackupRun::write_tree(const TreeShape& shape, const Chu
     parent_nodes.emplace(store_.objects(), *parent_, *footers);
   }
 
-  std::function<bool(const Reference&)> is_unwanted;
+  std::function<bool(const Reference&)> unwanted;
   if (repairs()) {
-    is_unwanted = [this](const Reference& reference) {
-      return damage_.contains(reference) || scattered_.contains(reference.pack);
-    };
+    unwanted = [this](const Reference& reference) { return is_unwanted(reference); };
   }
   TreeUpdate update(
       {.shape = shape,
@@ -254,7 +286,7 @@ std::optional<Reference> BackupRun::write_tree(const TreeShape& shape, const Chu
        .update_leaves = [&](std::span<LeafUpdate> leaves) { chunks.update_leaves(leaves); },
        .reuse = repairs() || is_tree_scattered(ledger.uses()) ? NodeReuse::kWriteAll
                                                               : NodeReuse::kKeepNodes,
-       .is_unwanted = is_unwanted,
+       .is_unwanted = unwanted,
        .stop = stop_});
   return parent_ ? update.run(parent_->root, parent_->shape().height())
                  : update.run(std::nullopt, shape.height());

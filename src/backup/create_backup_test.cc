@@ -72,6 +72,29 @@ TEST_F(BackupTest, StoresEqualChunksOnce) {
   check_backups();
 }
 
+TEST_F(BackupTest, FindsChunksElsewhereInTheParentIfItReadsMuch) {
+  TestDevice device(64 * kMiB);
+  device.write(0, noise(1, 16 * kMiB));
+  const BackupRecord first = back_up_all(device);
+  std::uint64_t gets = 0;
+  objects_.hook = [&](MemoryStore::Call call, const std::string&) {
+    if (call == MemoryStore::Call::kGetRange) ++gets;
+  };
+  device.write(40 * kMiB, noise(1, 16 * kMiB));
+  const BackupRecord copied = back_up(device, first, {{{40 * kMiB, 56 * kMiB}, SourceKind::kRead}});
+  EXPECT_LT(copied.info.statistics.chunks_stored, 16 * kMiB / kChunk / 50);  // all but a few
+  const std::uint64_t gets_for_much = std::exchange(gets, 0);
+
+  // Beside the parent's 32 MiB, too little to read its tree for.
+  device.write(60 * kMiB, noise(1, kMiB));
+  const BackupRecord little =
+      back_up(device, copied, {{{60 * kMiB, 61 * kMiB}, SourceKind::kRead}});
+  EXPECT_EQ(little.info.statistics.chunks_stored, kMiB / kChunk);
+  EXPECT_LT(gets, gets_for_much);
+  objects_.hook = nullptr;
+  check_backups();
+}
+
 TEST_F(BackupTest, DropsWhatIsToldToBeZero) {
   TestDevice device(40 * kMiB);
   device.write(0, noise(1, 40 * kMiB));

@@ -104,9 +104,13 @@ inline constexpr std::uint64_t kMaxPackSize = 2 * kPackTargetSize;
 // each before it is compressed. 256 MiB are enough for 300 TiB in packs of 16 MiB.
 inline constexpr std::uint64_t kMaxStoreJson = 256 * kMiB;
 
-// Digests of this backup's own chunks that are remembered to store equal chunks once: 2^18 entries
-// of 64 bytes are 16 MiB.
-inline constexpr std::size_t kRecentChunks = 1U << 18U;
+// Chunks that a backup knows by their digests, wherever in the volume they stand, so that equal ones
+// are stored once: 2^19 entries of 64 bytes are 32 MiB.
+inline constexpr std::size_t kKnownChunks = 1U << 19U;
+
+// Chunks that stand elsewhere in the parent are looked for if this backup reads at least one for so
+// many that the parent has: nodes that name 8 chunks take 2 percent of one chunk's bytes.
+inline constexpr std::uint64_t kMaxParentChunksPerRead = 8;
 
 // A lease ends when it was not renewed for this long, by the store's clock. Renewing at a quarter
 // of it survives three failed attempts.

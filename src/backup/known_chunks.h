@@ -1,4 +1,4 @@
-// Chunks that this backup has stored not long ago, so that equal ones are stored once.
+// Chunks that are stored already, so that equal ones are not stored again.
 #pragma once
 
 #include <algorithm>
@@ -19,11 +19,11 @@ namespace convoy {
 // whatever the volume's is, and enough for what repeats nearby. With one place for each, two chunks
 // of a repeated pattern that meet there would be stored again and again. Forgetting costs space in
 // the store, never correctness. Not thread-safe.
-class RecentChunks {
+class KnownChunks {
  public:
-  // For a backup that reads so many chunks.
-  explicit RecentChunks(std::uint64_t chunks)
-      : buckets_(std::bit_ceil(std::clamp<std::uint64_t>(chunks, kPlaces, kRecentChunks)) /
+  // With room for so many chunks, but no more than kKnownChunks.
+  explicit KnownChunks(std::uint64_t chunks)
+      : buckets_(std::bit_ceil(std::clamp<std::uint64_t>(chunks, kPlaces, kKnownChunks)) /
                  kPlaces) {}
 
   // Where the chunk of this digest is; null if it is not known (any more). Valid until the next
@@ -43,7 +43,7 @@ class RecentChunks {
   }
 
  private:
-  static constexpr std::size_t kPlaces = 4;
+  static constexpr std::size_t kPlaces = 8;
   using Bucket = std::array<std::optional<Reference>, kPlaces>;
 
   // A digest's bytes are as good as random.
