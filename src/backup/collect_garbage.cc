@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <thread>
 
 #include <fmt/format.h>
 
@@ -21,6 +22,9 @@
 
 namespace convoy {
 namespace {
+
+// How often a store is asked whether its clock has gone on. Most tell milliseconds, S3 seconds.
+constexpr std::chrono::milliseconds kClockPoll{20};
 
 // One collection in one lineage, with or without the deletion of a backup.
 class Collector {
@@ -65,6 +69,7 @@ class Collector {
   void find_live_slots(const BackupRecord& record);
   Timestamp put_plan_for_time();
   void revoke_dead_writers(Timestamp now);
+  void put_plan_and_look();
   void list_objects();
   void plan_removals(Timestamp now);
   void plan_rewriting();
@@ -152,8 +157,10 @@ void Collector::collect() {
   // What is removed stands in a plan of our own, which is there from before the look that decides
   // until it is done: nobody else may end it, and another's may be ended by its owner at any time.
   const std::vector<RemovalPlan> others = plans_of_others();
-  if (!plan_.packs.empty() || !plan_.rewrites.empty()) put_plan(store_, plan_);
-  survey_.look(stop_);
+  if (plan_.packs.empty() && plan_.rewrites.empty())
+    survey_.look(stop_);
+  else
+    put_plan_and_look();
   execute();
   rewrite();
   objects_.remove(plan_.key);
@@ -170,6 +177,24 @@ Timestamp Collector::put_plan_for_time() {
     put_plan(store_, plan_);
     if (const auto info = objects_.head(plan_.key)) return info->modified;
     // Another remover has just carried it out.
+  }
+}
+
+// Puts the plan and looks, until all revocations that the look knows of are older than the plan. A
+// record of the same moment as its revocation counts as complete, and a store's clock may tell
+// seconds only: so that moment must be over before the look. What is committed later is void.
+void Collector::put_plan_and_look() {
+  while (true) {
+    put_plan(store_, plan_);
+    const auto plan = objects_.head(plan_.key);
+    survey_.look(stop_);
+    const auto revocations = list_revocations(store_, lineage_);
+    if (plan && std::ranges::all_of(revocations, [&](const auto& revocation) {
+          return revocation.second < plan->modified;
+        }))
+      return;
+    check_stopped();
+    std::this_thread::sleep_for(kClockPoll);
   }
 }
 

@@ -81,6 +81,50 @@ TEST_F(ConcurrencyTest, AWriterThatStoodStillNoticesThatItsLeaseWasRevoked) {
   EXPECT_LE(outcomes.count(std::nullopt), 4U);
 }
 
+// The store's clock may show the same time for the revocation, the removal and the commit.
+TEST_F(ConcurrencyTest, WhatIsCommittedAfterARemovalIsVoidHoweverCoarseTheClock) {
+  objects_.clock_step = std::chrono::milliseconds(40);
+  bool is_committed = false;
+  objects_.hook = [&](Call call, const std::string& key) {
+    if (is_committed) die();
+    if (call != Call::kPut || !parse_backup_key(key)) return;
+    is_committed = true;
+    objects_.advance(hours(1));
+    delete_backup(store_, lineage_, parent_.info.uuid);
+  };
+  EXPECT_THROW(back_up_all(device_, parent_), Error);
+  objects_.hook = nullptr;
+  EXPECT_TRUE(is_committed);
+  check_backups();
+}
+
+TEST_F(ConcurrencyTest, WhatIsCommittedAfterARemovalIsVoidWhoeverRevokedItsLease) {
+  objects_.clock_step = std::chrono::milliseconds(40);
+  int calls = 1;
+  for (int at = 0; at < calls; ++at) {
+    SCOPED_TRACE(testing::Message() << "at call " << at);
+    objects_.set_objects(start_);
+    dead_ = false;
+    calls = 0;
+    const auto writer = std::this_thread::get_id();
+    std::optional<Uuid> backup;
+    objects_.hook = [&](Call call, const std::string& key) {
+      if (std::this_thread::get_id() != writer) {
+        if (backup && calls++ == at) revoke(store_, lineage_, *backup);
+        return;
+      }
+      if (backup) die();
+      if (call == Call::kPut) backup = parse_backup_key(key);
+      if (!backup) return;
+      std::jthread([&] { delete_backup(store_, lineage_, parent_.info.uuid); }).join();
+    };
+    EXPECT_THROW(back_up_all(device_, parent_), Error);
+    objects_.hook = nullptr;
+    check_backups();
+  }
+  EXPECT_GT(calls, 10);
+}
+
 TEST_F(ConcurrencyTest, AWriterThatStoodStillGoesOnIfNobodyTookItForDead) {
   const auto outcomes =
       at_every_call([&] { back_up_all(device_, parent_); }, [&] { objects_.advance(hours(100)); },

@@ -30,7 +30,10 @@ class MemoryStore : public ObjectStore {
   // throws. Set while nobody else uses the store.
   std::function<void(Call, const std::string& key)> hook;
 
-  // Lets the store's clock go on; it stands still else.
+  // What the store's clock tells is a multiple of this.
+  std::chrono::milliseconds clock_step{1};
+
+  // Lets the store's clock go on. Besides, each put takes a millisecond.
   void advance(std::chrono::milliseconds time) {
     const std::scoped_lock lock(mutex_);
     clock_ += time;
@@ -49,13 +52,13 @@ class MemoryStore : public ObjectStore {
   void put(const std::string& key, std::span<const std::byte> data) override {
     begin(Call::kPut, key);
     const std::scoped_lock lock(mutex_);
-    objects_[key] = {.data = {data.begin(), data.end()}, .modified = clock_};
+    objects_[key] = {.data = {data.begin(), data.end()}, .modified = time_of_put()};
   }
 
   PutOutcome put_if_absent(const std::string& key, std::span<const std::byte> data) override {
     begin(Call::kPutIfAbsent, key);
     const std::scoped_lock lock(mutex_);
-    Object object{.data = {data.begin(), data.end()}, .modified = clock_};
+    Object object{.data = {data.begin(), data.end()}, .modified = time_of_put()};
     const bool stored = objects_.emplace(key, std::move(object)).second;
     return stored ? PutOutcome::kStored : PutOutcome::kAlreadyThere;
   }
@@ -144,6 +147,11 @@ class MemoryStore : public ObjectStore {
     const auto found = objects_.find(key);
     if (found == objects_.end()) throw Error(ErrorKind::kNotFound, "there is no object {}", key);
     return found->second;
+  }
+
+  Timestamp time_of_put() {
+    clock_ += std::chrono::milliseconds(1);
+    return Timestamp(clock_.time_since_epoch() / clock_step * clock_step);
   }
 
   static ObjectInfo info_of(const Objects::value_type& object) {
