@@ -34,9 +34,9 @@ class ConvoyStoreTest : public testing::Test {
     return target.content();
   }
 
-  // The key of a block that only the second backup has.
-  std::string a_block() {
-    const auto block = read_convoy_backup(objects_, kSecond).blocks.at(2);
+  // The key of a block of the second backup.
+  std::string block_key(std::size_t index) {
+    const auto block = read_convoy_backup(objects_, kSecond).blocks.at(index);
     return "convoy-objectstore/volumes/db/!!/db!!/blocks/" + block.checksum.substr(0, 2) + "/" +
            block.checksum.substr(2, 2) + "/" + block.checksum + ".blk";
   }
@@ -86,12 +86,13 @@ TEST_F(ConvoyStoreTest, HasNoBackupOfAnotherName) {
 TEST_F(ConvoyStoreTest, TellsOfABlockThatIsDamagedOrMissing) {
   const ConvoyBackup backup = read_convoy_backup(objects_, kSecond);
   const Bytes whole = restored(backup);
-  const std::string key = a_block();
+  const std::string key = block_key(2);  // which only this backup has
   const Bytes block = objects_.get(key, kMaxPackSize);
   Bytes flipped = block;
   flipped[block.size() / 2] ^= std::byte{1};
   Bytes cut_off(block.begin(), block.end() - 20);
-  for (const Bytes& damaged : {flipped, cut_off, Bytes(100), Bytes()}) {
+  const Bytes another = objects_.get(block_key(1), kMaxPackSize);
+  for (const Bytes& damaged : {flipped, cut_off, another, Bytes(100), Bytes()}) {
     objects_.put(key, damaged);
     if (damaged.empty()) objects_.remove(key);
     const Error error = error_of([&] { restored(backup); });
