@@ -15,7 +15,7 @@ _convoy() {
   # The command, behind whatever options. "=" is a word of its own here.
   for ((i = 1; i < COMP_CWORD; i++)); do
     case ${COMP_WORDS[i]} in
-    --socket | -s | --root | --log | --log-format | --socket-group | --drivers | --driver-opts | --mnt-ns | --cmd-timeout | --size | --fs | \
+    --socket | -s | --root | --log | --log-format | --socket-group | --drivers | --driver-opts | --s3-settings | --mnt-ns | --cmd-timeout | --size | --fs | \
       --mkfs-options | --mount-options | --backup | \
       --s3-endpoint | --id | --type | --iops | --mountpoint | --name | --dest | --volume-name | --compression | --output | -o)
       local option=${COMP_WORDS[i]}
@@ -39,7 +39,7 @@ _convoy() {
   if [[ $previous == = ]]; then previous=${COMP_WORDS[COMP_CWORD - 2]}; fi
 
   case $previous in
-  --socket | -s | --log | --mnt-ns)
+  --socket | -s | --log | --s3-settings | --mnt-ns)
     mapfile -t COMPREPLY < <(compgen -f -- "$current")
     compopt -o filenames 2>/dev/null
     return
@@ -68,13 +68,13 @@ _convoy() {
     words='--help --version --socket --debug --verbose'
     case $command in
     daemon)
-      words+=' --root --log --log-format --socket-group --drivers --driver-opts --mnt-ns --cmd-timeout --ignore-docker-delete'
+      words+=' --root --log --log-format --socket-group --drivers --driver-opts --s3-settings --mnt-ns --cmd-timeout --ignore-docker-delete'
       words+=' --create-on-docker-mount --ignore-config-file --force-new-pool'
       ;;
     create) words+=' --driver --size --fs --mkfs-options --mount-options --backup --allow-damaged --s3-endpoint --id --type --iops --vm' ;;
     delete) words+=' --reference' ;;
     mount) words+=' --mountpoint' ;;
-    restore) words+=' --into' ;;
+    restore) words+=' --into --s3-endpoint' ;;
     umount) words+=' --force' ;;
     list) words+=' --driver' ;;
     'snapshot create') words+=' --name' ;;

@@ -12,7 +12,7 @@ end
 
 # The words of the line that are neither options nor their values: "snapshot create NAME".
 function __convoy_command
-    set -l valued --socket -s --root --log --log-format --socket-group --drivers --driver-opts --mnt-ns \
+    set -l valued --socket -s --root --log --log-format --socket-group --drivers --driver-opts --s3-settings --mnt-ns \
         --cmd-timeout --size --fs --mkfs-options --mount-options --backup \
         --s3-endpoint --id --type --iops --mountpoint --name --dest --volume-name --compression --output -o
     set -l words
@@ -74,6 +74,7 @@ complete -c convoy -n '__convoy_is daemon' -l socket-group -xa '(__fish_complete
 complete -c convoy -n '__convoy_is daemon' -l drivers -xa devicemapper -d Driver
 complete -c convoy -n '__convoy_is daemon' -l driver-opts -d 'Option of the pool' \
     -xa 'dm.datadev= dm.metadatadev= dm.thinpoolname= dm.thinpoolblocksize= dm.defaultvolumesize= dm.fs='
+complete -c convoy -n '__convoy_is daemon' -l s3-settings -rF -d 'What destinations in S3 need'
 complete -c convoy -n '__convoy_is daemon' -l mnt-ns -rF -d 'Mount in this mount namespace'
 complete -c convoy -n '__convoy_is daemon' -l cmd-timeout -x -d 'End mkfs after this time'
 complete -c convoy -n '__convoy_is daemon' -l ignore-docker-delete -d 'Keep volumes that Docker deletes'
@@ -96,6 +97,7 @@ complete -c convoy -n '__convoy_is create' -l vm -d Ignored
 complete -c convoy -n '__convoy_is delete' -s r -l reference -d Ignored
 complete -c convoy -n '__convoy_is mount' -l mountpoint -xa '(__fish_complete_directories)' -d 'Directory to mount it at'
 complete -c convoy -n '__convoy_is umount' -l force -d 'Also end the uses of containers'
+complete -c convoy -n '__convoy_is restore' -l s3-endpoint -x -d 'Address of an S3 server'
 complete -c convoy -n '__convoy_is restore' -l into -xa '(__convoy_names volumes)' -d Volume
 complete -c convoy -n '__convoy_is list' -l driver -d 'Show only what the driver knows'
 complete -c convoy -n '__convoy_is snapshot create' -l name -x -d 'Name of the snapshot'

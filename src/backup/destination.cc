@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/name.h"
 #include "objectstore/directory_store.h"
+#include "objectstore/s3_store.h"
 
 namespace convoy {
 namespace {
@@ -64,7 +65,7 @@ std::string encode_percent(std::string_view text) {
 
 // The path with single slashes and one at its end; nothing if it is relative or has components that
 // mean another one.
-std::optional<std::filesystem::path> normalise(const std::string& text) {
+std::optional<std::string> normalise(const std::string& text) {
   if (!text.starts_with('/')) return std::nullopt;
   std::string normal = "/";
   for (const std::filesystem::path& component : std::filesystem::path(text).relative_path()) {
@@ -79,7 +80,50 @@ std::optional<std::filesystem::path> normalise(const std::string& text) {
 
 [[noreturn]] void refuse(std::string_view url, std::string_view why) {
   throw Error(ErrorKind::kInvalidArgument,
-              "'{}' is no backup destination: {}; it looks like vfs:///path/", url, why);
+              "'{}' is no backup destination: {}; it looks like vfs:///path/ or "
+              "s3://bucket@region/path/",
+              url, why);
+}
+
+// The path of a URL, decoded. Its end without '/' means the same.
+std::string parse_path(std::string_view url, std::string_view encoded) {
+  if (encoded.find_first_of("?#") != std::string_view::npos)
+    refuse(url, "a destination has no parameters");
+  const auto decoded = decode_percent(encoded);
+  if (!decoded) refuse(url, "a '%' is not followed by two hex digits of a character");
+  auto path = normalise(*decoded);
+  if (!path) refuse(url, "the path must be absolute, without '.' and '..' in it");
+  return std::move(*path);
+}
+
+bool consists_of(std::string_view text, std::string_view marks) {
+  return std::ranges::all_of(text, [&](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') ||
+           marks.find(c) != std::string_view::npos;
+  });
+}
+
+// As Amazon allows them ("Bucket naming rules"), and the '_' of some older ones.
+bool is_bucket(std::string_view name) {
+  return name.size() >= 3 && name.size() <= 63 && consists_of(name, ".-_") &&
+         name.find("..") == std::string_view::npos && consists_of(name.substr(0, 1), "") &&
+         consists_of(name.substr(name.size() - 1), "");
+}
+
+S3Location parse_s3(std::string_view url) {
+  const std::string_view rest = url.substr(kS3Scheme.size());
+  const std::string_view host = rest.substr(0, rest.find('/'));
+  const std::string_view path = rest.substr(host.size());
+  const std::size_t at = host.find('@');
+  const std::string_view bucket = host.substr(0, at);
+  const std::string_view region = at == std::string_view::npos ? "" : host.substr(at + 1);
+  if (!is_bucket(bucket))
+    refuse(url, "a bucket's name has 3 to 63 small letters, digits, dots and hyphens");
+  if ((at != std::string_view::npos && region.empty()) || region.size() > 63 ||
+      !consists_of(region, "-"))
+    refuse(url, "a region looks like eu-central-1");
+  const std::string normal = parse_path(url, path.empty() ? "/" : path);
+  return {.bucket = std::string(bucket), .region = std::string(region), .path = normal.substr(1)};
 }
 
 [[noreturn]] void refuse_backup(std::string_view url, std::string_view why) {
@@ -108,24 +152,18 @@ BackupUrl make_url(std::string_view url, const Destination& destination, const s
 }  // namespace
 
 Destination Destination::parse(std::string_view url) {
-  if (url.starts_with(kS3Scheme)) {
-    throw Error(ErrorKind::kUnsupported, "'{}': destinations of the kind s3:// are not supported",
-                url);
-  }
-  if (!url.starts_with(kDirectoryScheme)) refuse(url, "it does not begin with vfs://");
-  const std::string_view encoded = url.substr(kDirectoryScheme.size());
-  if (encoded.find_first_of("?#") != std::string_view::npos) {
-    refuse(url, "a destination has no parameters");
-  }
-  const auto decoded = decode_percent(encoded);
-  if (!decoded) refuse(url, "a '%' is not followed by two hex digits of a character");
-  auto path = normalise(*decoded);
-  if (!path) refuse(url, "the path must be absolute, without '.' and '..' in it");
-  return {std::move(*path)};
+  if (url.starts_with(kS3Scheme)) return {parse_s3(url)};
+  if (!url.starts_with(kDirectoryScheme)) refuse(url, "it begins with neither vfs:// nor s3://");
+  return {DirectoryLocation(parse_path(url, url.substr(kDirectoryScheme.size())))};
 }
 
 std::string Destination::to_string() const {
-  return fmt::format("{}{}", kDirectoryScheme, encode_percent(path.native()));
+  if (const auto* const s3 = std::get_if<S3Location>(&location)) {
+    return fmt::format("{}{}{}{}/{}", kS3Scheme, s3->bucket, s3->region.empty() ? "" : "@",
+                       s3->region, encode_percent(s3->path));
+  }
+  return fmt::format("{}{}", kDirectoryScheme,
+                     encode_percent(std::get<DirectoryLocation>(location).native()));
 }
 
 BackupUrl BackupUrl::parse(std::string_view url) {
@@ -162,14 +200,21 @@ std::string BackupUrl::to_string() const {
                      convoy ? convoy->volume : lineage.to_string());
 }
 
-std::unique_ptr<ObjectStore> open_object_store(const Destination& destination) {
+std::unique_ptr<ObjectStore> open_object_store(const Destination& destination,
+                                               const std::string& s3_endpoint, const S3Setup& s3) {
+  if (const auto* const bucket = std::get_if<S3Location>(&destination.location)) {
+    const IniFile settings = s3.settings_file.empty() ? IniFile() : read_ini(s3.settings_file);
+    S3Options options =
+        resolve_s3(*bucket, destination.to_string(), s3_endpoint, settings, s3.environment);
+    return std::make_unique<S3Store>(std::move(options), s3.environment);
+  }
+  const auto& path = std::get<DirectoryLocation>(destination.location);
   try {
-    return std::make_unique<DirectoryStore>(destination.path);
+    return std::make_unique<DirectoryStore>(path);
   } catch (const Error&) {
-    if (std::filesystem::is_directory(destination.path)) throw;
+    if (std::filesystem::is_directory(path)) throw;
     throw Error(ErrorKind::kInvalidArgument,
-                "the backup destination {} is not an existing directory",
-                destination.path.native());
+                "the backup destination {} is not an existing directory", path.native());
   }
 }
 

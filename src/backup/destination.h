@@ -6,19 +6,25 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <variant>
 
 #include "backup/convoy_store.h"
 #include "base/uuid.h"
 #include "objectstore/object_store.h"
+#include "objectstore/s3_options.h"
 
 namespace convoy {
 
-// "vfs:///path/": a directory of this host, which may be an NFS mount.
+// "vfs:///path/": a directory of this host, which may be an NFS mount; absolute, without "." and
+// "..", with one '/' at its end.
+using DirectoryLocation = std::filesystem::path;
+
+// "vfs:///path/" or "s3://bucket@region/path/".
 struct Destination {
-  std::filesystem::path path;  // absolute, without "." and "..", with one '/' at its end
+  std::variant<DirectoryLocation, S3Location> location;
 
   // Characters of the path may be percent-encoded; '?', '#' and '%' must be. Throws
-  // kInvalidArgument for what is no destination, kUnsupported for an s3:// URL.
+  // kInvalidArgument for what is no destination.
   static Destination parse(std::string_view url);
 
   // A URL that parses to the same destination: equal destinations have equal texts.
@@ -44,7 +50,17 @@ struct BackupUrl {
   bool operator==(const BackupUrl&) const = default;
 };
 
-// Throws kInvalidArgument if the destination's directory does not exist, kIo if it can't be opened.
-std::unique_ptr<ObjectStore> open_object_store(const Destination& destination);
+// What is known of S3 besides a destination's URL.
+struct S3Setup {
+  std::filesystem::path settings_file = {};  // s3.conf; it need not be there
+  Environment environment = process_environment;
+};
+
+// `s3_endpoint` is what the user gave with the command, or empty. Throws kInvalidArgument if the
+// destination's directory does not exist, or for settings of S3 that can't be; kIo if it can't be
+// opened.
+std::unique_ptr<ObjectStore> open_object_store(const Destination& destination,
+                                               const std::string& s3_endpoint = "",
+                                               const S3Setup& s3 = {});
 
 }  // namespace convoy

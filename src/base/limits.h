@@ -104,8 +104,8 @@ inline constexpr std::uint64_t kMaxPackSize = 2 * kPackTargetSize;
 // each before it is compressed. 256 MiB are enough for 300 TiB in packs of 16 MiB.
 inline constexpr std::uint64_t kMaxStoreJson = 256 * kMiB;
 
-// Chunks that a backup knows by their digests, wherever in the volume they stand, so that equal ones
-// are stored once: 2^19 entries of 64 bytes are 32 MiB.
+// Chunks that a backup knows by their digests, wherever in the volume they stand, so that equal
+// ones are stored once: 2^19 entries of 64 bytes are 32 MiB.
 inline constexpr std::size_t kKnownChunks = 1U << 19U;
 
 // Chunks that stand elsewhere in the parent are looked for if this backup reads at least one for so

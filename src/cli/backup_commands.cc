@@ -14,9 +14,9 @@ void run_backup_create(Client& client, const BackupCreateOptions& options) {
                                       "/v1/backup",
                                       {},
                                       {{"Snapshot", options.snapshot},
-                                       {"Destination", options.destination},
-                                       {"Compression", options.compression},
-                                       {"S3Endpoint", options.s3_endpoint}}});
+                                       {"Destination", options.destination.url},
+                                       {"S3Endpoint", options.destination.s3_endpoint},
+                                       {"Compression", options.compression}}});
   const auto bytes = [&](const char* field) {
     return format_size(backup.value(field, std::uint64_t{0}));
   };
@@ -28,10 +28,13 @@ void run_backup_create(Client& client, const BackupCreateOptions& options) {
   fmt::print("{}\n", url);
 }
 
-void run_backup_list(Client& client, const std::string& destination, const std::string& volume_name,
-                     ListForm form) {
-  const Json answer =
-      client.call({"GET", "/v1/backups", {{"destination", destination}, {"volume", volume_name}}});
+void run_backup_list(Client& client, const UrlArguments& destination,
+                     const std::string& volume_name, ListForm form) {
+  const Json answer = client.call({"GET",
+                                   "/v1/backups",
+                                   {{"destination", destination.url},
+                                    {"s3-endpoint", destination.s3_endpoint},
+                                    {"volume", volume_name}}});
   for (const Json& damaged : answer.value("Damaged", Json::array())) {
     fmt::print(stderr, "convoy: warning: {}\n", damaged.get<std::string>());
   }
@@ -50,18 +53,24 @@ void run_backup_list(Client& client, const std::string& destination, const std::
   fmt::print("{}", format_table({"DATE", "VOLUME", "SNAPSHOT", "SIZE", "STORED", "URL"}, rows));
 }
 
-void run_backup_inspect(Client& client, const std::string& url) {
-  print_json(client.call({"GET", "/v1/backup", {{"url", url}}}));
+void run_backup_inspect(Client& client, const UrlArguments& backup) {
+  print_json(client.call(
+      {"GET", "/v1/backup", {{"url", backup.url}, {"s3-endpoint", backup.s3_endpoint}}}));
 }
 
-void run_backup_delete(Client& client, const std::string& url) {
-  client.run_job({"DELETE", "/v1/backup", {{"url", url}}});
+void run_backup_delete(Client& client, const UrlArguments& backup) {
+  client.run_job(
+      {"DELETE", "/v1/backup", {{"url", backup.url}, {"s3-endpoint", backup.s3_endpoint}}});
   fmt::print("\n");
 }
 
-bool run_backup_verify(Client& client, const std::string& url, VerifyDepth depth) {
-  const Json result = client.run_job(
-      {"POST", "/v1/backup/verify", {}, {{"URL", url}, {"Quick", depth == VerifyDepth::kQuick}}});
+bool run_backup_verify(Client& client, const UrlArguments& address, VerifyDepth depth) {
+  const Json result = client.run_job({"POST",
+                                      "/v1/backup/verify",
+                                      {},
+                                      {{"URL", address.url},
+                                       {"S3Endpoint", address.s3_endpoint},
+                                       {"Quick", depth == VerifyDepth::kQuick}}});
   const Json& damaged = result.at("Damaged");
   for (const Json& part : damaged) {
     std::string where;
@@ -75,10 +84,14 @@ bool run_backup_verify(Client& client, const std::string& url, VerifyDepth depth
   return damaged.empty();
 }
 
-bool run_backup_gc(Client& client, const std::string& destination, GcMode mode) {
+bool run_backup_gc(Client& client, const UrlArguments& destination, GcMode mode) {
   const bool dry_run = mode == GcMode::kDryRun;
-  const Json result = client.run_job(
-      {"POST", "/v1/backup/gc", {}, {{"Destination", destination}, {"DryRun", dry_run}}});
+  const Json result = client.run_job({"POST",
+                                      "/v1/backup/gc",
+                                      {},
+                                      {{"Destination", destination.url},
+                                       {"S3Endpoint", destination.s3_endpoint},
+                                       {"DryRun", dry_run}}});
   std::size_t removed = 0, rewritten = 0;
   std::uint64_t freed = 0;
   for (const Json& pack : result.at("Packs")) {
@@ -96,8 +109,12 @@ bool run_backup_gc(Client& client, const std::string& destination, GcMode mode) 
   return result.at("Failures").empty();
 }
 
-void run_backup_unlock(Client& client, const std::string& destination) {
-  print_json(client.call({"POST", "/v1/backup/unlock", {}, {{"Destination", destination}}}));
+void run_backup_unlock(Client& client, const UrlArguments& destination) {
+  print_json(
+      client.call({"POST",
+                   "/v1/backup/unlock",
+                   {},
+                   {{"Destination", destination.url}, {"S3Endpoint", destination.s3_endpoint}}}));
 }
 
 }  // namespace convoy

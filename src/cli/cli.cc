@@ -28,6 +28,11 @@ CLI::App* command(CLI::App& parent, const char* name, const char* description) {
   return added;
 }
 
+void add_s3_endpoint(CLI::App& command, std::string& endpoint) {
+  command.add_option("--s3-endpoint", endpoint,
+                     "Address of an S3 server other than Amazon's, such as https://host:9000");
+}
+
 void add_create(CLI::App& app, const GlobalOptions& global) {
   CLI::App* const create = command(app, "create", "Create a volume, empty or from a backup");
   const auto options = std::make_shared<CreateOptions>();
@@ -38,8 +43,7 @@ void add_create(CLI::App& app, const GlobalOptions& global) {
   create->add_flag(
       "--allow-damaged", options->allow_damaged,
       "With --backup: make the volume though parts of the backup are lost; tells which");
-  create->add_option("--s3-endpoint", options->s3_endpoint,
-                     "Address of an S3 server other than AWS");
+  add_s3_endpoint(*create, options->s3_endpoint);
   create->add_option("--fs", options->filesystem, "ext4 or xfs, if not the pool's default");
   create->add_option("--mkfs-options", options->mkfs_options, "More options for mkfs, in quotes");
   create->add_option("--mount-options", options->mount_options,
@@ -56,7 +60,7 @@ void add_create(CLI::App& app, const GlobalOptions& global) {
 }
 
 struct RestoreArguments {
-  std::string url;
+  UrlArguments backup;
   std::string volume;
 };
 
@@ -100,11 +104,12 @@ void add_volume_commands(CLI::App& app, const GlobalOptions& global) {
   CLI::App* const restore =
       command(app, "restore", "Make an unmounted volume what it was in a backup");
   const auto restored = std::make_shared<RestoreArguments>();
-  restore->add_option("URL", restored->url, "The backup's URL, in quotes")->required();
+  restore->add_option("URL", restored->backup.url, "The backup's URL, in quotes")->required();
+  add_s3_endpoint(*restore, restored->backup.s3_endpoint);
   restore->add_option("--into", restored->volume, "Name or UUID of the volume")->required();
   restore->callback([restored, &global] {
     Client client(global.socket);
-    run_restore(client, restored->url, restored->volume);
+    run_restore(client, restored->backup, restored->volume);
   });
 
   CLI::App* const trim =
@@ -176,8 +181,11 @@ void add_snapshot_commands(CLI::App& app, const GlobalOptions& global) {
   });
 }
 
+constexpr const char* kDestinationHelp =
+    "Destination, such as vfs:///mnt/backups/ or s3://bucket@eu-central-1/backups/";
+
 struct BackupArguments {
-  std::string url;
+  UrlArguments address;
   std::string volume_name;
   bool quick = false;
   bool dry_run = false;
@@ -195,88 +203,98 @@ ListForm list_form(const std::string& form) {
 }
 
 // Those that are about a destination as a whole.
-void add_store_commands(CLI::App& backup, const GlobalOptions& global) {
+void add_store_commands(CLI::App& backup, const std::shared_ptr<std::string>& endpoint,
+                        const GlobalOptions& global) {
   CLI::App* const gc =
       command(backup, "gc", "Free what interrupted backups have left, and what is half needed");
   const auto collected = std::make_shared<BackupArguments>();
-  gc->add_option("DEST", collected->url, "Destination, such as vfs:///mnt/backups/")->required();
+  gc->add_option("DEST", collected->address.url, kDestinationHelp)->required();
   gc->add_flag("--dry-run", collected->dry_run, "Only tell what would be freed");
-  gc->callback([collected, &global] {
+  gc->callback([collected, endpoint, &global] {
+    collected->address.s3_endpoint = *endpoint;
     Client client(global.socket);
     const GcMode mode = collected->dry_run ? GcMode::kDryRun : GcMode::kRun;
-    if (!run_backup_gc(client, collected->url, mode)) throw CLI::RuntimeError(1);
+    if (!run_backup_gc(client, collected->address, mode)) throw CLI::RuntimeError(1);
   });
 
   CLI::App* const unlock =
       command(backup, "unlock", "Take the leases of backups that are being made: they fail");
   const auto unlocked = std::make_shared<BackupArguments>();
-  unlock->add_option("DEST", unlocked->url, "Destination, such as vfs:///mnt/backups/")->required();
-  unlock->callback([unlocked, &global] {
+  unlock->add_option("DEST", unlocked->address.url, kDestinationHelp)->required();
+  unlock->callback([unlocked, endpoint, &global] {
+    unlocked->address.s3_endpoint = *endpoint;
     Client client(global.socket);
-    run_backup_unlock(client, unlocked->url);
+    run_backup_unlock(client, unlocked->address);
   });
 }
 
 void add_backup_commands(CLI::App& app, const GlobalOptions& global) {
   CLI::App* const backup = command(app, "backup", "Create, list, show, verify and delete backups");
   require_command(*backup);
-  const auto created = std::make_shared<BackupCreateOptions>();
-  backup->add_option("--s3-endpoint", created->s3_endpoint,
-                     "Address of an S3 server other than AWS");
+  // Of all commands, and before or behind their names.
+  const auto endpoint = std::make_shared<std::string>();
+  add_s3_endpoint(*backup, *endpoint);
 
   CLI::App* const create =
       command(*backup, "create", "Back up a snapshot: what changed since the last backup there");
+  const auto created = std::make_shared<BackupCreateOptions>();
   create->add_option("SNAPSHOT", created->snapshot, "Name or UUID")->required();
-  create->add_option("--dest", created->destination, "Destination, such as vfs:///mnt/backups/")
-      ->required();
+  create->add_option("--dest", created->destination.url, kDestinationHelp)->required();
   create->add_option("--compression", created->compression,
                      "none, zstd (the default, of level 1), or zstd:1 to zstd:19");
-  create->callback([created, &global] {
+  create->callback([created, endpoint, &global] {
     created->verbose = global.verbose;
+    created->destination.s3_endpoint = *endpoint;
     Client client(global.socket);
     run_backup_create(client, *created);
   });
 
   CLI::App* const list = command(*backup, "list", "Show the backups in a destination");
   const auto listed = std::make_shared<BackupArguments>();
-  list->add_option("DEST", listed->url, "Destination, such as vfs:///mnt/backups/")->required();
+  list->add_option("DEST", listed->address.url, kDestinationHelp)->required();
   list->add_option("--volume-name", listed->volume_name, "Show only those of volumes of this name");
   add_form_option(*list, listed->form);
-  list->callback([listed, &global] {
+  list->callback([listed, endpoint, &global] {
+    listed->address.s3_endpoint = *endpoint;
     Client client(global.socket);
-    run_backup_list(client, listed->url, listed->volume_name, list_form(listed->form));
+    run_backup_list(client, listed->address, listed->volume_name, list_form(listed->form));
   });
 
   CLI::App* const inspect = command(*backup, "inspect", "Show a backup");
   const auto inspected = std::make_shared<BackupArguments>();
-  inspect->add_option("URL", inspected->url, "The backup's URL, in quotes")->required();
-  inspect->callback([inspected, &global] {
+  inspect->add_option("URL", inspected->address.url, "The backup's URL, in quotes")->required();
+  inspect->callback([inspected, endpoint, &global] {
+    inspected->address.s3_endpoint = *endpoint;
     Client client(global.socket);
-    run_backup_inspect(client, inspected->url);
+    run_backup_inspect(client, inspected->address);
   });
 
   CLI::App* const remove =
       command(*backup, "delete", "Delete a backup, and what no other backup needs");
   const auto removed = std::make_shared<BackupArguments>();
-  remove->add_option("URL", removed->url, "The backup's URL, in quotes")->required();
-  remove->callback([removed, &global] {
+  remove->add_option("URL", removed->address.url, "The backup's URL, in quotes")->required();
+  remove->callback([removed, endpoint, &global] {
+    removed->address.s3_endpoint = *endpoint;
     Client client(global.socket);
-    run_backup_delete(client, removed->url);
+    run_backup_delete(client, removed->address);
   });
 
   CLI::App* const verify =
       command(*backup, "verify", "Look whether backups can be restored; status 1 if not");
   const auto verified = std::make_shared<BackupArguments>();
-  verify->add_option("URL", verified->url, "A backup's URL, in quotes, or a destination: all in it")
+  verify
+      ->add_option("URL", verified->address.url,
+                   "A backup's URL, in quotes, or a destination: all in it")
       ->required();
   verify->add_flag("--quick", verified->quick,
                    "Read no chunks: only look whether they are where they should be");
-  verify->callback([verified, &global] {
+  verify->callback([verified, endpoint, &global] {
+    verified->address.s3_endpoint = *endpoint;
     Client client(global.socket);
     const VerifyDepth depth = verified->quick ? VerifyDepth::kQuick : VerifyDepth::kFull;
-    if (!run_backup_verify(client, verified->url, depth)) throw CLI::RuntimeError(1);
+    if (!run_backup_verify(client, verified->address, depth)) throw CLI::RuntimeError(1);
   });
-  add_store_commands(*backup, global);
+  add_store_commands(*backup, endpoint, global);
 }
 
 struct JobArguments {

@@ -25,7 +25,13 @@ struct CreateOptions {
 };
 void run_create(Client& client, const CreateOptions& options);
 
-void run_restore(Client& client, const std::string& backup, const std::string& volume);
+// A destination, or a backup in one.
+struct UrlArguments {
+  std::string url;
+  std::string s3_endpoint;
+};
+
+void run_restore(Client& client, const UrlArguments& backup, const std::string& volume);
 
 // Goes on after a failure; then throws the last one.
 void run_delete(Client& client, const std::vector<std::string>& volumes);
@@ -45,26 +51,25 @@ void run_snapshot_inspect(Client& client, const std::string& snapshot);
 
 struct BackupCreateOptions {
   std::string snapshot;
-  std::string destination;
-  std::string s3_endpoint;
+  UrlArguments destination;
   std::string compression;
   bool verbose = false;
 };
 void run_backup_create(Client& client, const BackupCreateOptions& options);
 enum class ListForm { kJson, kTable };
-void run_backup_list(Client& client, const std::string& destination, const std::string& volume_name,
-                     ListForm form);
-void run_backup_inspect(Client& client, const std::string& url);
-void run_backup_delete(Client& client, const std::string& url);
+void run_backup_list(Client& client, const UrlArguments& destination,
+                     const std::string& volume_name, ListForm form);
+void run_backup_inspect(Client& client, const UrlArguments& backup);
+void run_backup_delete(Client& client, const UrlArguments& backup);
 // Prints what is broken. Returns false if anything is.
 enum class VerifyDepth { kQuick, kFull };
-bool run_backup_verify(Client& client, const std::string& url, VerifyDepth depth);
+bool run_backup_verify(Client& client, const UrlArguments& address, VerifyDepth depth);
 
 // Prints what was freed, or would be. Returns false if there was a volume of which nothing could
 // be.
 enum class GcMode { kRun, kDryRun };
-bool run_backup_gc(Client& client, const std::string& destination, GcMode mode);
-void run_backup_unlock(Client& client, const std::string& destination);
+bool run_backup_gc(Client& client, const UrlArguments& destination, GcMode mode);
+void run_backup_unlock(Client& client, const UrlArguments& destination);
 
 void run_jobs(Client& client, ListForm form);
 void run_job_cancel(Client& client, const std::string& id);

@@ -58,9 +58,12 @@ void run_umount(Client& client, const std::string& volume, Force force) {
   fmt::print("\n");
 }
 
-void run_restore(Client& client, const std::string& backup, const std::string& volume) {
-  const Json restored =
-      client.run_job({"POST", "/v1/volume/restore", {}, {{"Name", volume}, {"Backup", backup}}});
+void run_restore(Client& client, const UrlArguments& backup, const std::string& volume) {
+  const Json restored = client.run_job(
+      {"POST",
+       "/v1/volume/restore",
+       {},
+       {{"Name", volume}, {"Backup", backup.url}, {"S3Endpoint", backup.s3_endpoint}}});
   fmt::print("{}\n", restored.value("Name", ""));
 }
 

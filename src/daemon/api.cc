@@ -54,6 +54,15 @@ std::optional<std::string> given(const RequestFields& fields, const char* field)
   return text.empty() ? std::nullopt : std::optional(std::move(text));
 }
 
+// A destination or a backup in one, as requests without a body name it.
+StoreAddress address_in(const HttpRequest& request, const char* parameter) {
+  return {.url = request.parameter(parameter), .s3_endpoint = request.parameter("s3-endpoint")};
+}
+
+StoreAddress address_in(const RequestFields& fields, const char* field) {
+  return {.url = fields.text(field), .s3_endpoint = fields.text("S3Endpoint")};
+}
+
 void check_driver(const std::string& driver) {
   if (driver.empty() || driver == kDriverName) return;
   throw Error(ErrorKind::kInvalidArgument, "there is no driver '{}': leave it out, or give {}",
@@ -199,7 +208,7 @@ HttpResponse Api::create_volume(const HttpRequest& request) const {
   volume.filesystem = given(fields, "Filesystem");
   volume.mkfs_options = given(fields, "MkfsOptions");
   volume.mount_options = given(fields, "MountOptions");
-  creation.backup = fields.text("Backup");
+  creation.backup = address_in(fields, "Backup");
   if (fields.flag("AllowDamaged")) creation.on_damage = Backups::OnDamage::kAllow;
   return stream_job(creations_.start(std::move(creation)));
 }
@@ -207,7 +216,7 @@ HttpResponse Api::create_volume(const HttpRequest& request) const {
 HttpResponse Api::restore_volume(const HttpRequest& request) const {
   const RequestFields fields(request.body);
   const std::string name = volumes_.inspect(fields.text("Name")).volume.name;
-  const std::string backup = fields.text("Backup");
+  const StoreAddress backup = address_in(fields, "Backup");
   return stream_job(jobs_.start("restore", name, [this, name, backup](Job& job) {
     return to_text(volume_view(backups_.restore_into(name, backup, job)));
   }));
@@ -270,7 +279,7 @@ HttpResponse Api::delete_snapshot(const HttpRequest& request) const {
 HttpResponse Api::create_backup(const HttpRequest& request) const {
   const RequestFields fields(request.body);
   const std::string snapshot = volumes_.inspect_snapshot(fields.text("Snapshot")).name;
-  const std::string destination = fields.text("Destination");
+  const StoreAddress destination = address_in(fields, "Destination");
   const auto compression = given(fields, "Compression");
   const Compression chosen = compression ? Compression::parse(*compression) : Compression();
   return stream_job(jobs_.start("backup", snapshot, [=, this](Job& job) {
@@ -286,7 +295,7 @@ HttpResponse Api::create_backup(const HttpRequest& request) const {
 
 HttpResponse Api::list_backups(const HttpRequest& request) const {
   const Backups::List list =
-      backups_.list(request.parameter("destination"), request.parameter("volume"));
+      backups_.list(address_in(request, "destination"), request.parameter("volume"));
   ordered_json backups = ordered_json::object();
   for (const Backups::Listed& backup : list.backups)
     backups[backup.url] = backup_view(backup.info, backup.url, backup.convoy_name);
@@ -296,24 +305,24 @@ HttpResponse Api::list_backups(const HttpRequest& request) const {
 }
 
 HttpResponse Api::inspect_backup(const HttpRequest& request) const {
-  const Backups::Listed backup = backups_.inspect(request.parameter("url"));
+  const Backups::Listed backup = backups_.inspect(address_in(request, "url"));
   return ok(backup_view(backup.info, backup.url, backup.convoy_name));
 }
 
 HttpResponse Api::delete_backup(const HttpRequest& request) const {
-  const std::string url = request.parameter("url");
-  return stream_job(jobs_.start("delete", url, [this, url](Job& job) {
-    backups_.remove(url, job);
+  const StoreAddress backup = address_in(request, "url");
+  return stream_job(jobs_.start("delete", backup.url, [this, backup](Job& job) {
+    backups_.remove(backup, job);
     return std::string("{}");
   }));
 }
 
 HttpResponse Api::verify_backup(const HttpRequest& request) const {
   const RequestFields fields(request.body);
-  const std::string url = fields.text("URL");
+  const StoreAddress address = address_in(fields, "URL");
   const VerifyDepth depth = fields.flag("Quick") ? VerifyDepth::kQuick : VerifyDepth::kFull;
-  return stream_job(jobs_.start("verify", url, [this, url, depth](Job& job) {
-    const Backups::Verified verified = backups_.verify(url, depth, job);
+  return stream_job(jobs_.start("verify", address.url, [this, address, depth](Job& job) {
+    const Backups::Verified verified = backups_.verify(address, depth, job);
     ordered_json damaged = ordered_json::array();
     for (const auto& [backup, part, reason] : verified.damaged) {
       ordered_json entry = {{"BackupURL", backup}};
@@ -331,10 +340,10 @@ HttpResponse Api::verify_backup(const HttpRequest& request) const {
 
 HttpResponse Api::collect_garbage(const HttpRequest& request) const {
   const RequestFields fields(request.body);
-  const std::string destination = fields.text("Destination");
+  const StoreAddress destination = address_in(fields, "Destination");
   const CollectionMode mode =
       fields.flag("DryRun") ? CollectionMode::kPlanOnly : CollectionMode::kHalfDead;
-  return stream_job(jobs_.start("gc", destination, [this, destination, mode](Job& job) {
+  return stream_job(jobs_.start("gc", destination.url, [this, destination, mode](Job& job) {
     const Backups::Collected collected = backups_.collect_garbage(destination, mode, job);
     ordered_json packs = ordered_json::array();
     for (const auto& [lineage, pack] : collected.packs) {
@@ -353,7 +362,7 @@ HttpResponse Api::collect_garbage(const HttpRequest& request) const {
 HttpResponse Api::unlock_backups(const HttpRequest& request) const {
   ordered_json unlocked = ordered_json::array();
   for (const auto& [url, renewed] :
-       backups_.unlock(RequestFields(request.body).text("Destination"))) {
+       backups_.unlock(address_in(RequestFields(request.body), "Destination"))) {
     unlocked.push_back({{"BackupURL", url}, {"Renewed", format_rfc3339(renewed)}});
   }
   return ok({{"Unlocked", unlocked}});

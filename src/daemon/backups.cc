@@ -6,7 +6,6 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
-#include "backup/backups.h"
 #include "backup/collect_garbage.h"
 #include "backup/destination.h"
 #include "backup/lease.h"
@@ -18,31 +17,6 @@
 
 namespace convoy {
 namespace {
-
-// An open destination.
-struct OpenStore {
-  std::unique_ptr<ObjectStore> objects;
-  Store store;
-};
-
-OpenStore open_store(const Destination& destination) {
-  auto objects = open_object_store(destination);
-  Store store = with_context(destination.to_string(), [&] { return Store::open(*objects); });
-  return {std::move(objects), store};
-}
-
-BackupList list_destination(const Destination& destination,
-                            const std::optional<std::string>& volume_name,
-                            const std::optional<Uuid>& known_store) {
-  try {
-    const OpenStore open = open_store(destination);
-    return list_backups(open.store, volume_name);
-  } catch (const Error& error) {
-    // Where nothing was ever backed up to, there are no backups.
-    if (error.kind() == ErrorKind::kNotFound && !known_store) return {};
-    throw;
-  }
-}
 
 void check_is_ours(const BackupUrl& url, std::string_view instead) {
   if (!url.convoy) return;
@@ -92,7 +66,38 @@ std::vector<SourceRange> changed_parts(const std::vector<ChangedRange>& changes)
   return ranges;
 }
 
+// How the catalog knows a destination: one URL may stand for buckets of several servers.
+std::string known_as(const Destination& destination, const StoreAddress& address) {
+  const std::string url = destination.to_string();
+  return address.s3_endpoint.empty() ? url : fmt::format("{} at {}", url, address.s3_endpoint);
+}
+
 }  // namespace
+
+std::unique_ptr<ObjectStore> Backups::open_objects(const Destination& destination,
+                                                   const StoreAddress& address) const {
+  return open_object_store(destination, address.s3_endpoint, s3_);
+}
+
+Backups::OpenStore Backups::open_store(const Destination& destination,
+                                       const StoreAddress& address) const {
+  auto objects = open_objects(destination, address);
+  Store store = with_context(destination.to_string(), [&] { return Store::open(*objects); });
+  return {std::move(objects), store};
+}
+
+BackupList Backups::list_ours(const Destination& destination, const StoreAddress& address,
+                              const std::optional<std::string>& volume_name) {
+  try {
+    const OpenStore open = open_store(destination, address);
+    return list_backups(open.store, volume_name);
+  } catch (const Error& error) {
+    // Where nothing was ever backed up to, there are no backups.
+    if (error.kind() == ErrorKind::kNotFound && !catalog_.store_at(known_as(destination, address)))
+      return {};
+    throw;
+  }
+}
 
 std::optional<Backups::Base> Backups::incremental_base(const Store& store,
                                                        const SnapshotRow& snapshot,
@@ -121,15 +126,15 @@ Backups::Base Backups::choose_base(const Store& store, const SnapshotRow& snapsh
           false};
 }
 
-Backups::Created Backups::create(const std::string& snapshot_reference,
-                                 const std::string& destination_url, const Compression& compression,
-                                 Job& job) {
-  const Destination destination = Destination::parse(destination_url);
-  const auto objects = open_object_store(destination);
-  const std::string url = destination.to_string();
-  const Store store =
-      with_context(url, [&] { return Store::open_or_create(*objects, catalog_.store_at(url)); });
-  catalog_.remember_store(url, store.uuid());
+Backups::Created Backups::create(const std::string& snapshot_reference, const StoreAddress& address,
+                                 const Compression& compression, Job& job) {
+  const Destination destination = Destination::parse(address.url);
+  const auto objects = open_objects(destination, address);
+  const std::string known = known_as(destination, address);
+  const Store store = with_context(destination.to_string(), [&] {
+    return Store::open_or_create(*objects, catalog_.store_at(known));
+  });
+  catalog_.remember_store(known, store.uuid());
 
   const SnapshotReader reader = volumes_.read_snapshot(snapshot_reference, job.description());
   const SnapshotRow& snapshot = reader.snapshot();
@@ -192,11 +197,11 @@ class Backups::BeingRestored {
   const Uuid backup_;
 };
 
-Backups::Restored Backups::restore(const NewVolume& request, const std::string& backup_url,
+Backups::Restored Backups::restore(const NewVolume& request, const StoreAddress& address,
                                    OnDamage on_damage, Job& job) {
-  const BackupUrl url = BackupUrl::parse(backup_url);
+  const BackupUrl url = BackupUrl::parse(address.url);
   if (url.convoy) {
-    const auto objects = open_object_store(url.destination);
+    const auto objects = open_objects(url.destination, address);
     const ConvoyBackup backup = read_convoy_backup(*objects, *url.convoy);
     const BackupSource& source = backup.info.source;
     // The volume begins a lineage of its own.
@@ -207,7 +212,7 @@ Backups::Restored Backups::restore(const NewVolume& request, const std::string& 
                                                    job.stop_token(), damaged);
                            });
   }
-  const OpenStore open = open_store(url.destination);
+  const OpenStore open = open_store(url.destination, address);
   const BackupRecord record = read_backup(open.store, url.lineage, url.backup);
   const BeingRestored being_restored(*this, url.backup);
   const BackupSource& source = record.info.source;
@@ -229,11 +234,10 @@ Backups::Restored Backups::fill_new_volume(const NewVolume& request, const Backe
   return {.volume = volume.commit(), .lost = lost.take()};
 }
 
-VolumeView Backups::restore_into(const std::string& volume, const std::string& backup_url,
-                                 Job& job) {
-  const BackupUrl url = BackupUrl::parse(backup_url);
+VolumeView Backups::restore_into(const std::string& volume, const StoreAddress& address, Job& job) {
+  const BackupUrl url = BackupUrl::parse(address.url);
   check_is_ours(url, "restore it to a volume of its own, by convoy create --backup");
-  const OpenStore open = open_store(url.destination);
+  const OpenStore open = open_store(url.destination, address);
   const BackupRecord record = read_backup(open.store, url.lineage, url.backup);
   const BeingRestored being_restored(*this, url.backup);
   const BackupSource& source = record.info.source;
@@ -248,14 +252,13 @@ VolumeView Backups::restore_into(const std::string& volume, const std::string& b
   return replacement.commit();
 }
 
-Backups::Verified Backups::verify(const std::string& url_or_destination, VerifyDepth depth,
-                                  Job& job) {
-  const bool is_backup = url_or_destination.find('?') != std::string::npos;
+Backups::Verified Backups::verify(const StoreAddress& address, VerifyDepth depth, Job& job) {
+  const bool is_backup = address.url.find('?') != std::string::npos;
   const std::optional<BackupUrl> one =
-      is_backup ? std::optional(BackupUrl::parse(url_or_destination)) : std::nullopt;
+      is_backup ? std::optional(BackupUrl::parse(address.url)) : std::nullopt;
   if (one) check_is_ours(*one, "a restore verifies it");
-  const Destination destination = one ? one->destination : Destination::parse(url_or_destination);
-  const OpenStore open = open_store(destination);
+  const Destination destination = one ? one->destination : Destination::parse(address.url);
+  const OpenStore open = open_store(destination, address);
 
   Verified verified;
   const auto url_of = [&](const Uuid& lineage, const Uuid& backup) {
@@ -285,9 +288,9 @@ Backups::Verified Backups::verify(const std::string& url_or_destination, VerifyD
   return verified;
 }
 
-Backups::Collected Backups::collect_garbage(const std::string& destination_url, CollectionMode mode,
+Backups::Collected Backups::collect_garbage(const StoreAddress& address, CollectionMode mode,
                                             Job& job) {
-  const OpenStore open = open_store(Destination::parse(destination_url));
+  const OpenStore open = open_store(Destination::parse(address.url), address);
   Collected collected;
   for (const Uuid& lineage : lineages_of(open.store)) {
     try {
@@ -307,9 +310,9 @@ Backups::Collected Backups::collect_garbage(const std::string& destination_url, 
   return collected;
 }
 
-std::vector<Backups::Unlocked> Backups::unlock(const std::string& destination_url) {
-  const Destination destination = Destination::parse(destination_url);
-  const OpenStore open = open_store(destination);
+std::vector<Backups::Unlocked> Backups::unlock(const StoreAddress& address) {
+  const Destination destination = Destination::parse(address.url);
+  const OpenStore open = open_store(destination, address);
   std::vector<Unlocked> unlocked;
   for (const Uuid& lineage : lineages_of(open.store)) {
     for (const FoundLease& lease : list_leases(open.store, lineage)) {
@@ -321,18 +324,17 @@ std::vector<Backups::Unlocked> Backups::unlock(const std::string& destination_ur
   return unlocked;
 }
 
-Backups::List Backups::list(const std::string& destination_url, const std::string& volume_name) {
-  const Destination destination = Destination::parse(destination_url);
+Backups::List Backups::list(const StoreAddress& address, const std::string& volume_name) {
+  const Destination destination = Destination::parse(address.url);
   const auto name = volume_name.empty() ? std::nullopt : std::optional(volume_name);
-  BackupList found =
-      list_destination(destination, name, catalog_.store_at(destination.to_string()));
+  BackupList found = list_ours(destination, address, name);
   List list;
   list.damaged = std::move(found.damaged);
   for (BackupInfo& info : found.backups) {
     std::string url = BackupUrl{destination, info.uuid, info.source.lineage}.to_string();
     list.backups.push_back({std::move(url), std::move(info)});
   }
-  ConvoyBackupList convoys = list_convoy_backups(*open_object_store(destination), name);
+  ConvoyBackupList convoys = list_convoy_backups(*open_objects(destination, address), name);
   std::ranges::move(convoys.damaged, std::back_inserter(list.damaged));
   for (ConvoyBackup& backup : convoys.backups) {
     std::string url = BackupUrl{destination, backup.info.uuid, Uuid(), backup.name}.to_string();
@@ -341,18 +343,18 @@ Backups::List Backups::list(const std::string& destination_url, const std::strin
   return list;
 }
 
-Backups::Listed Backups::inspect(const std::string& backup_url) {
-  const BackupUrl url = BackupUrl::parse(backup_url);
+Backups::Listed Backups::inspect(const StoreAddress& address) {
+  const BackupUrl url = BackupUrl::parse(address.url);
   if (url.convoy) {
-    const auto objects = open_object_store(url.destination);
+    const auto objects = open_objects(url.destination, address);
     return {url.to_string(), read_convoy_backup(*objects, *url.convoy).info, url.convoy->backup};
   }
-  const OpenStore open = open_store(url.destination);
+  const OpenStore open = open_store(url.destination, address);
   return {url.to_string(), read_backup(open.store, url.lineage, url.backup).info};
 }
 
-void Backups::remove(const std::string& backup_url, Job& job) {
-  const BackupUrl url = BackupUrl::parse(backup_url);
+void Backups::remove(const StoreAddress& address, Job& job) {
+  const BackupUrl url = BackupUrl::parse(address.url);
   check_is_ours(url, "delete it with Convoy");
   {
     const std::lock_guard lock(lock_);
@@ -361,7 +363,7 @@ void Backups::remove(const std::string& backup_url, Job& job) {
                   "a volume is being restored from this backup; wait for its end");
     }
   }
-  const OpenStore open = open_store(url.destination);
+  const OpenStore open = open_store(url.destination, address);
   delete_backup(open.store, url.lineage, url.backup, report_to(job), job.stop_token());
   catalog_.forget_backup(url.backup);
 }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "backup/backup_record.h"
+#include "backup/backups.h"
 #include "backup/collect_garbage.h"
 #include "backup/create_backup.h"
 #include "backup/destination.h"
@@ -24,10 +25,17 @@
 
 namespace convoy {
 
+// A destination, or a backup in one, as the user named it.
+struct StoreAddress {
+  std::string url;
+  std::string s3_endpoint = {};  // empty: what the settings say
+};
+
 // Thread-safe. URLs that are none throw kInvalidArgument.
 class Backups {
  public:
-  Backups(Catalog& catalog, Volumes& volumes) : catalog_(catalog), volumes_(volumes) {}
+  Backups(Catalog& catalog, Volumes& volumes, S3Setup s3)
+      : catalog_(catalog), volumes_(volumes), s3_(std::move(s3)) {}
 
   struct Created {
     std::string url;
@@ -37,7 +45,7 @@ class Backups {
   };
   // Backs a snapshot up: what changed since the newest backup of its volume there whose snapshot is
   // still here, or, if there is none, all that is mapped.
-  Created create(const std::string& snapshot, const std::string& destination,
+  Created create(const std::string& snapshot, const StoreAddress& destination,
                  const Compression& compression, Job& job);
 
   // Makes a volume of the backup's size with its content. Throws kInvalidArgument if another size
@@ -48,12 +56,13 @@ class Backups {
     VolumeView volume;
     std::vector<Damage> lost;
   };
-  Restored restore(const NewVolume& request, const std::string& url, OnDamage on_damage, Job& job);
+  Restored restore(const NewVolume& request, const StoreAddress& backup, OnDamage on_damage,
+                   Job& job);
 
   // Makes an unmounted volume, of the same size, what it was in the backup. Only what differs is
   // fetched. After any failure, and any damage is one, the volume is what it was before, unless the
   // message says that it is restored. Throws kBusy if it is mounted or open.
-  VolumeView restore_into(const std::string& volume, const std::string& url, Job& job);
+  VolumeView restore_into(const std::string& volume, const StoreAddress& backup, Job& job);
 
   struct DamagedPart {
     std::string url;
@@ -66,7 +75,7 @@ class Backups {
   };
   // Verifies one backup, or all that are in a destination. What is broken is noted in the store, so
   // that no later backup builds on it.
-  Verified verify(const std::string& url_or_destination, VerifyDepth depth, Job& job);
+  Verified verify(const StoreAddress& backup_or_destination, VerifyDepth depth, Job& job);
 
   struct Listed {
     std::string url;
@@ -79,8 +88,8 @@ class Backups {
     std::vector<Error> damaged;   // one for each backup that can't be read
   };
   // Of all volumes if `volume_name` is empty; those of Rancher Convoy, too.
-  List list(const std::string& destination, const std::string& volume_name);
-  Listed inspect(const std::string& url);
+  List list(const StoreAddress& destination, const std::string& volume_name);
+  Listed inspect(const StoreAddress& backup);
 
   struct Collected {
     struct Pack {
@@ -92,7 +101,7 @@ class Backups {
     std::vector<std::string> failures;  // of volumes of which nothing could be freed
   };
   // Frees what nobody needs in a destination, or tells what would be freed.
-  Collected collect_garbage(const std::string& destination, CollectionMode mode, Job& job);
+  Collected collect_garbage(const StoreAddress& destination, CollectionMode mode, Job& job);
 
   struct Unlocked {
     std::string url;
@@ -100,12 +109,22 @@ class Backups {
   };
   // Takes the leases of all who are writing backups there, or have died at it. Their backups can't
   // be completed any more.
-  std::vector<Unlocked> unlock(const std::string& destination);
+  std::vector<Unlocked> unlock(const StoreAddress& destination);
 
   // Throws kBusy if a restore of this daemon reads it, kUnsupported if Rancher Convoy made it.
-  void remove(const std::string& url, Job& job);
+  void remove(const StoreAddress& backup, Job& job);
 
  private:
+  struct OpenStore {
+    std::unique_ptr<ObjectStore> objects;
+    Store store;
+  };
+  std::unique_ptr<ObjectStore> open_objects(const Destination& destination,
+                                            const StoreAddress& address) const;
+  OpenStore open_store(const Destination& destination, const StoreAddress& address) const;
+  BackupList list_ours(const Destination& destination, const StoreAddress& address,
+                       const std::optional<std::string>& volume_name);
+
   // What a new backup is built on and what of the device it reads.
   struct Base {
     std::optional<Uuid> parent;
@@ -122,6 +141,7 @@ class Backups {
 
   Catalog& catalog_;
   Volumes& volumes_;
+  const S3Setup s3_;
 
   // Keeps this daemon from deleting a backup as long as it lives.
   class BeingRestored;

@@ -17,7 +17,7 @@ bool agrees(const Creations::Request& present, const Creations::Request& asked) 
          same(present.volume.filesystem, asked.volume.filesystem) &&
          same(present.volume.mkfs_options, asked.volume.mkfs_options) &&
          same(present.volume.mount_options, asked.volume.mount_options) &&
-         (asked.backup.empty() || present.backup == asked.backup);
+         (asked.backup.url.empty() || present.backup.url == asked.backup.url);
 }
 
 [[noreturn]] void refuse(const VolumeRow& volume, const char* what, const std::string& present,
@@ -36,8 +36,8 @@ void check_agrees(const VolumeRow& volume, const Creations::Request& request) {
     refuse(volume, "list of mkfs options", volume.mkfs_options, *asked.mkfs_options);
   if (asked.mount_options && *asked.mount_options != volume.mount_options)
     refuse(volume, "list of mount options", volume.mount_options, *asked.mount_options);
-  if (!request.backup.empty()) {
-    const Uuid backup = BackupUrl::parse(request.backup).backup;
+  if (!request.backup.url.empty()) {
+    const Uuid backup = BackupUrl::parse(request.backup.url).backup;
     if (volume.backup != backup)
       refuse(volume, "backup", volume.backup ? volume.backup->to_string() : "none",
              backup.to_string());
@@ -100,7 +100,7 @@ std::shared_ptr<Job> Creations::start(Request request) {
 std::shared_ptr<Job> Creations::start_locked(const Request& request) {
   const std::string& name = request.volume.name;
   const auto work = [this, request](Job& job) {
-    if (request.backup.empty())
+    if (request.backup.url.empty())
       return to_text(volume_view(volumes_.create(request.volume, job.stop_token())));
     const Backups::Restored restored =
         backups_.restore(request.volume, request.backup, request.on_damage, job);
@@ -110,7 +110,7 @@ std::shared_ptr<Job> Creations::start_locked(const Request& request) {
     return to_text(result);
   };
   const std::shared_ptr<Job> job =
-      jobs_.start(request.backup.empty() ? "create" : "restore", name, work);
+      jobs_.start(request.backup.url.empty() ? "create" : "restore", name, work);
   running_[name] = {request, job};
   return job;
 }

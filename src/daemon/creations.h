@@ -24,7 +24,7 @@ class Creations {
 
   struct Request {
     NewVolume volume;
-    std::string backup;  // URL; empty: an empty volume
+    StoreAddress backup;  // without a URL: an empty volume
     Backups::OnDamage on_damage = Backups::OnDamage::kFail;
   };
 

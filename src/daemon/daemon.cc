@@ -135,7 +135,7 @@ void run_daemon(const DaemonOptions& options) {
   volumes.recover();
 
   Jobs jobs;
-  Backups backups(catalog, volumes);
+  Backups backups(catalog, volumes, {.settings_file = options.s3_settings});
   Creations creations(volumes, backups, jobs);
   const Api api(general_settings(options), volumes, backups, creations, jobs);
   const DockerPlugin plugin(general_settings(options), volumes, creations);

@@ -24,6 +24,7 @@ struct DaemonOptions {
   std::string
       mount_namespace;  // a path, or the number of an inherited descriptor; empty: the daemon's own
   std::chrono::seconds command_timeout = kDefaultCommandTimeout;
+  std::filesystem::path s3_settings = "/etc/convoy/s3.conf";
   ForeignData foreign_data = ForeignData::kRefuse;
   bool ignore_docker_delete = false;
   bool create_on_docker_mount = false;

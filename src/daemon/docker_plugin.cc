@@ -113,14 +113,16 @@ std::string DockerPlugin::create(const RequestFields& fields) const {
     } else if (option == "mount-options") {
       request.volume.mount_options = value;
     } else if (option == "backup") {
-      request.backup = value;
+      request.backup.url = value;
+    } else if (option == "s3-endpoint" || option == "endpoint") {
+      request.backup.s3_endpoint = value;
     } else if (option == "driver" && value != kDriverName) {
       throw Error(ErrorKind::kInvalidArgument, "there is no driver '{}' but {}", value,
                   kDriverName);
     } else if (option == "id" || option == "type" || option == "iops" || option == "vm") {
       spdlog::warn("Docker: volume {}: this driver ignores the option {}", request.volume.name,
                    option);
-    } else if (option != "driver" && option != "endpoint" && option != "s3-endpoint") {
+    } else if (option != "driver") {
       throw Error(ErrorKind::kInvalidArgument,
                   "unknown option '{}'; there are size, fs, backup, s3-endpoint, mkfs-options and "
                   "mount-options",

@@ -54,6 +54,10 @@ void add_daemon_command(CLI::App& app, const GlobalOptions& global, RunDaemon ru
                    "dm.thinpoolname (convoy-pool), dm.thinpoolblocksize (512-byte sectors, 4096), "
                    "dm.defaultvolumesize (100G), dm.fs (ext4, or xfs)")
       ->allow_extra_args(false);
+  daemon
+      ->add_option("--s3-settings", options->s3_settings,
+                   "File of what destinations in S3 need besides their URLs")
+      ->capture_default_str();
   daemon->add_option("--mnt-ns", options->mount_namespace,
                      "Mount in this mount namespace, such as /proc/1/ns/mnt");
   daemon->add_option("--cmd-timeout", *timeout,

@@ -17,6 +17,13 @@ bool is_component_character(char c) {
          c == '_' || c == '-' || c == '!';
 }
 
+}  // namespace
+
+bool is_key_component(std::string_view text) {
+  return !text.empty() && text.size() <= kMaxComponentLength && text != "." && text != ".." &&
+         std::ranges::all_of(text, is_component_character);
+}
+
 bool is_key(std::string_view text) {
   if (text.size() > kMaxKeyLength) return false;
   while (true) {
@@ -25,13 +32,6 @@ bool is_key(std::string_view text) {
     if (slash == std::string_view::npos) return true;
     text.remove_prefix(slash + 1);
   }
-}
-
-}  // namespace
-
-bool is_key_component(std::string_view text) {
-  return !text.empty() && text.size() <= kMaxComponentLength && text != "." && text != ".." &&
-         std::ranges::all_of(text, is_component_character);
 }
 
 void check_key(std::string_view key) {

@@ -75,8 +75,10 @@ class ObjectStore {
 // fills short names up with '!'.)
 bool is_key_component(std::string_view text);
 
-// Throws kInvalidArgument unless `key` is components with single '/' between them, 1000 characters
-// at most.
+// True for components with single '/' between them, 1000 characters at most.
+bool is_key(std::string_view text);
+
+// Throws kInvalidArgument unless `key` is one.
 void check_key(std::string_view key);
 
 // Throws kInvalidArgument unless `prefix` is empty or a key with '/' behind it.

@@ -15,7 +15,7 @@ LONG = bool(os.environ.get("CONVOY_TEST_LONG"))
 class DeltaHistories(unittest.TestCase):
     def test_our_delta_is_thin_deltas(self) -> None:
         seed = os.environ.get("CONVOY_TEST_SEED") or str(random.getrandbits(32))
-        histories, timeout = ("3000", 3800) if LONG else ("100", 780)
+        histories, timeout = ("1000", 3800) if LONG else ("100", 780)
         result = run("delta_histories", DATA, META, histories, seed, check=False, timeout=timeout)
         print(result.stdout, result.stderr)
         self.assertEqual(result.returncode, 0, f"to repeat it: CONVOY_TEST_SEED={seed}")

@@ -1,0 +1,127 @@
+#include "objectstore/s3_error.h"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+
+#include <curl/curl.h>
+#include <pugixml.hpp>
+
+#include "base/bytes.h"
+#include "base/time.h"
+
+namespace convoy {
+namespace {
+
+struct Detail {
+  std::string code, message, region, endpoint;
+};
+
+Detail parse(const HttpClient::Response& response) {
+  pugi::xml_document document;
+  document.load_buffer(response.body.data(), response.body.size());
+  const pugi::xml_node error = document.child("Error");
+  Detail detail{.code = error.child_value("Code"),
+                .message = error.child_value("Message"),
+                .region = error.child_value("Region"),
+                .endpoint = error.child_value("Endpoint")};
+  if (detail.region.empty()) detail.region = response.header("x-amz-bucket-region").value_or("");
+  // It comes from a server, and goes into a log and on a terminal.
+  std::ranges::replace_if(detail.message, [](unsigned char c) { return c < ' '; }, ' ');
+  constexpr std::size_t kLongest = 300;
+  if (detail.message.size() > kLongest) detail.message.resize(kLongest);
+  return detail;
+}
+
+bool is_one_of(std::string_view code, std::initializer_list<std::string_view> codes) {
+  return std::ranges::find(codes, code) != codes.end();
+}
+
+Error skewed_clock(const HttpClient::Response& response) {
+  const std::string date = response.header("date").value_or("");
+  const std::time_t server = ::curl_getdate(date.c_str(), nullptr);
+  const auto minutes = server < 0
+                           ? 0
+                           : std::abs(std::chrono::duration_cast<std::chrono::minutes>(
+                                          now() - std::chrono::system_clock::from_time_t(server))
+                                          .count());
+  return {ErrorKind::kIo,
+          "the clock of this host and that of the S3 server differ by {} minutes, and the server "
+          "takes no requests from such: set this host's clock (chrony or systemd-timesyncd)",
+          minutes};
+}
+
+}  // namespace
+
+std::string s3_error_code(const HttpClient::Response& response) {
+  return parse(response).code;
+}
+
+bool is_transient(const HttpClient::Response& response, const std::string& code) {
+  constexpr std::array kStatuses = {408L, 429L, 500L, 502L, 503L, 504L};
+  return std::ranges::find(kStatuses, response.status) != kStatuses.end() ||
+         is_one_of(code, {"RequestTimeout", "SlowDown", "InternalError", "OperationAborted",
+                          "ConditionalRequestConflict", "BadDigest", "XAmzContentSHA256Mismatch"});
+}
+
+bool is_expired_key(const std::string& code) {
+  return is_one_of(code, {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"});
+}
+
+Error s3_error(const HttpClient::Response& response, const S3Options& options) {
+  const Detail detail = parse(response);
+  const std::string& code = detail.code;
+  const auto other_region = [&] {
+    return Error(ErrorKind::kInvalidArgument,
+                 "the bucket '{}' is not in the region '{}'{}: write s3://{}@{}/", options.bucket,
+                 options.region, detail.region.empty() ? "" : " but in '" + detail.region + "'",
+                 options.bucket, detail.region.empty() ? "REGION" : detail.region);
+  };
+  if (response.status == 301 || response.status == 307 || code == "PermanentRedirect" ||
+      code == "AuthorizationHeaderMalformed" || code == "IllegalLocationConstraintException") {
+    if (!detail.region.empty() && detail.region != options.region) return other_region();
+    if (!detail.endpoint.empty())
+      return {ErrorKind::kInvalidArgument,
+              "the bucket '{}' is served at {}, not at {}: give that with --s3-endpoint",
+              options.bucket, detail.endpoint, options.host};
+    return other_region();
+  }
+  if (code == "NoSuchBucket")
+    return {ErrorKind::kInvalidArgument,
+            "there is no bucket '{}' at {}: make it first, or check its name and the endpoint",
+            options.bucket, options.host};
+  if (code == "InvalidBucketName")
+    return {ErrorKind::kInvalidArgument, "'{}' can't be the name of a bucket", options.bucket};
+  if (code == "RequestTimeTooSkewed") return skewed_clock(response);
+  if (code == "InvalidAccessKeyId")
+    return {ErrorKind::kIo,
+            "{} does not know the access key: check AWS_ACCESS_KEY_ID, and that it is "
+            "this server's",
+            options.host};
+  if (code == "SignatureDoesNotMatch")
+    return {
+        ErrorKind::kIo,
+        "{} does not accept the signature: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the "
+        "region '{}'",
+        options.host, options.region};
+  if (is_expired_key(code) || code == "InvalidToken")
+    return {ErrorKind::kIo, "the session's keys for {} are no longer valid: get new ones",
+            options.host};
+  if (is_one_of(code, {"QuotaExceeded", "EntityTooLarge", "XMinioStorageFull"}) ||
+      response.status == 507)
+    return {ErrorKind::kNoSpace, "the bucket '{}' is full: {}", options.bucket,
+            detail.message.empty() ? code : detail.message};
+  if (response.status == 403)
+    return {
+        ErrorKind::kIo,
+        "{} denies it: the keys need s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket "
+        "for the bucket '{}'{}",
+        options.host, options.bucket, detail.message.empty() ? "" : " (" + detail.message + ")"};
+  if (code.empty())
+    return {ErrorKind::kIo, "{} answers with HTTP status {}: is it an S3 server?", options.host,
+            response.status};
+  return {ErrorKind::kIo, "{} answers with {}{}", options.host, code,
+          detail.message.empty() ? "" : ": " + detail.message};
+}
+
+}  // namespace convoy

@@ -1,0 +1,360 @@
+#include "objectstore/s3_store.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <random>
+#include <thread>
+#include <utility>
+
+#include <curl/curl.h>
+#include <fmt/format.h>
+#include <openssl/evp.h>
+#include <pugixml.hpp>
+#include <spdlog/spdlog.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/time.h"
+#include "objectstore/s3_error.h"
+
+namespace convoy {
+namespace {
+
+// With pauses that double, up to the longest: about a minute in all.
+constexpr unsigned kTries = 9;
+constexpr std::chrono::milliseconds kLongestPause{15'000};
+
+// XML of errors, and of a page of 1000 objects with keys of at most 1024 bytes.
+constexpr std::size_t kMaxErrorBody = 64UL * 1024;
+constexpr std::size_t kMaxListPage = 4UL * 1024 * 1024;
+
+constexpr std::array kOrdinaryStatuses = {304L, 404L, 412L, 416L, 501L};
+
+bool is_success(long status) {
+  return status >= 200 && status < 300;
+}
+
+[[noreturn]] void ask_again(std::string why) {
+  throw HttpFailure(HttpFailure::Kind::kTransient, std::move(why));
+}
+
+std::string md5(std::span<const std::byte> body) {
+  std::array<unsigned char, 16> digest = {};
+  unsigned size = digest.size();
+  if (EVP_Digest(body.data(), body.size(), digest.data(), &size, EVP_md5(), nullptr) != 1)
+    throw Error(ErrorKind::kInternal, "OpenSSL can't compute MD5");
+  std::array<unsigned char, 25> text = {};
+  const int length = EVP_EncodeBlock(text.data(), digest.data(), digest.size());
+  return {reinterpret_cast<const char*>(text.data()), static_cast<std::size_t>(length)};
+}
+
+template <typename Number>
+std::optional<Number> parse_number(std::string_view text) {
+  Number number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
+  return number;
+}
+
+// The body is all that the server said it would send. Without a length, a connection that breaks
+// can't be told from the end.
+void check_whole(const HttpClient::Response& response) {
+  if (!is_success(response.status)) return;
+  const auto length = parse_number<std::uint64_t>(response.header("content-length").value_or(""));
+  if (!length || *length != response.body.size()) ask_again("the answer was cut off");
+}
+
+// Seconds, in listings as in headers, so that the two can be compared.
+std::optional<Timestamp> parse_iso_time(std::string_view text) {
+  const std::size_t end = text.find_first_of(".Z");
+  if (end == std::string_view::npos) return std::nullopt;
+  return parse_rfc3339(std::string(text.substr(0, end)) + ".000Z");
+}
+
+}  // namespace
+
+S3Store::S3Store(S3Options options, Environment environment, std::chrono::milliseconds pause)
+    : options_(std::move(options)),
+      pause_(pause),
+      credentials_(std::move(environment), options_.profile),
+      client_(options_.http) {}
+
+std::string S3Store::host() const {
+  return options_.addressing == S3Options::Addressing::kVirtualHost
+             ? fmt::format("{}.{}", options_.bucket, options_.host)
+             : options_.host;
+}
+
+HttpClient::Request S3Store::signed_request(const Call& call) {
+  std::string path = "/";
+  if (options_.addressing == S3Options::Addressing::kPath) path += options_.bucket + "/";
+  if (!call.key.empty()) path += options_.path + call.key;
+  S3Request request{.method = call.method,
+                    .path = encode_uri(path, Slash::kKept),
+                    .query = call.query,
+                    .headers = call.headers,
+                    .payload = sha256(call.body)};
+  request.headers["host"] = call.host;
+  sign(request, credentials_.get(), options_.region, now());
+  std::string url = fmt::format("{}://{}{}", options_.scheme, call.host, request.path);
+  if (!request.query.empty()) url += "?" + encode_query(request.query);
+  return {.method = call.method,
+          .url = std::move(url),
+          .headers = std::move(request.headers),
+          .body = call.body,
+          .max_response = std::max(call.max_response, kMaxErrorBody)};
+}
+
+S3Store::Answer S3Store::ask(Call call, const Check& check) {
+  call.host = host();
+  for (unsigned tries = 1;; ++tries) {
+    std::string why;
+    try {
+      HttpClient::Response response = client_.perform(signed_request(call));
+      why = why_not(response, call);
+      if (why.empty()) {
+        if (check && is_success(response.status)) check(response);
+        return {.response = std::move(response), .is_repeated = tries > 1};
+      }
+    } catch (const HttpFailure& failure) {
+      if (failure.kind() == HttpFailure::Kind::kTooLarge)
+        throw Error(ErrorKind::kCorrupt, "{}", failure.message());
+      if (failure.kind() == HttpFailure::Kind::kPermanent)
+        throw Error(ErrorKind::kIo, "{}: {}", call.host, failure.message());
+      why = failure.message();
+    }
+    if (tries == kTries)
+      throw Error(ErrorKind::kIo, "{}: {} (tried {} times)", call.host, why, tries);
+    spdlog::debug("{} {}: {}, will try again", call.method, call.key, why);
+    pause(tries);
+  }
+}
+
+// Empty if the answer is one. Else why the call, which may have been changed, is to be tried again.
+std::string S3Store::why_not(const HttpClient::Response& response, Call& call) {
+  if (is_success(response.status)) return {};
+  const std::string code = s3_error_code(response);
+  const bool is_ordinary =
+      std::ranges::find(kOrdinaryStatuses, response.status) != kOrdinaryStatuses.end();
+  if (is_ordinary && code != "NoSuchBucket") return {};
+  if (is_transient(response, code)) return fmt::format("HTTP status {} {}", response.status, code);
+  if (is_expired_key(code) && !std::exchange(call.has_new_keys, true)) {
+    credentials_.forget();
+    return code;
+  }
+  // A bucket that was made just now, whose name not all servers of the cloud know yet.
+  const std::string location = response.header("location").value_or("");
+  const std::string scheme = options_.scheme + "://";
+  if (response.status == 307 && location.starts_with(scheme)) {
+    const std::string rest = location.substr(scheme.size());
+    std::string other = rest.substr(0, rest.find_first_of("/?"));
+    if (other != call.host) return "it is served at " + (call.host = std::move(other));
+  }
+  // What is missing is not said in any other way.
+  if (code == "InvalidRequest" && call.method == "PUT" && !call.headers.contains("content-md5")) {
+    call.headers["content-md5"] = md5(call.body);
+    wants_md5_ = true;
+    return code;
+  }
+  // An answer to HEAD has no body that could tell the reason.
+  if (call.method == "HEAD")
+    ask({.method = "GET", .key = call.key, .headers = {{"range", "bytes=0-0"}}});
+  throw s3_error(response, options_);
+}
+
+// Anything between a half and the whole, so that those who failed together don't come together.
+void S3Store::pause(unsigned tries) const {
+  thread_local std::minstd_rand random{std::random_device()()};
+  const auto longest = std::min<std::chrono::milliseconds>(pause_ * (1U << tries), kLongestPause);
+  const auto whole = static_cast<int>(longest.count());
+  std::this_thread::sleep_for(
+      std::chrono::milliseconds(std::uniform_int_distribution(whole / 2, whole)(random)));
+}
+
+S3Store::Answer S3Store::put_object(const std::string& key, std::span<const std::byte> data,
+                                    Headers headers) {
+  check_key(key);
+  if (!options_.storage_class.empty()) headers["x-amz-storage-class"] = options_.storage_class;
+  if (!options_.encryption.empty()) headers["x-amz-server-side-encryption"] = options_.encryption;
+  if (!options_.kms_key.empty())
+    headers["x-amz-server-side-encryption-aws-kms-key-id"] = options_.kms_key;
+  if (wants_md5_) headers["content-md5"] = md5(data);
+  return with_context(key, [&] {
+    return ask({.method = "PUT", .key = key, .headers = std::move(headers), .body = data});
+  });
+}
+
+void S3Store::put(const std::string& key, std::span<const std::byte> data) {
+  const HttpClient::Response response = put_object(key, data, {}).response;
+  if (!is_success(response.status)) throw s3_error(response, options_);
+}
+
+PutOutcome S3Store::put_if_absent(const std::string& key, std::span<const std::byte> data) {
+  check_key(key);
+  if (puts_if_absent_) {
+    const Answer answer = put_object(key, data, {{"if-none-match", "*"}});
+    const HttpClient::Response& response = answer.response;
+    if (is_success(response.status)) return PutOutcome::kStored;
+    if (response.status == 412) {
+      // It may have been ourselves, a moment ago.
+      if (!answer.is_repeated) return PutOutcome::kAlreadyThere;
+      const std::vector<std::byte> there =
+          get(key, std::max<std::size_t>(data.size(), kMaxErrorBody));
+      return std::ranges::equal(there, data) ? PutOutcome::kStored : PutOutcome::kAlreadyThere;
+    }
+    if (response.status != 501) throw s3_error(response, options_);
+    puts_if_absent_ = false;
+  }
+  if (head(key)) return PutOutcome::kAlreadyThere;
+  put(key, data);
+  return PutOutcome::kStored;
+}
+
+std::vector<std::byte> S3Store::get(const std::string& key, std::uint64_t max_size) {
+  check_key(key);
+  return with_context(key, [&] {
+    HttpClient::Response response =
+        ask({.method = "GET", .key = key, .max_response = max_size}, &check_whole).response;
+    if (response.status == 404) throw Error(ErrorKind::kNotFound, "there is no such object");
+    if (!is_success(response.status)) throw s3_error(response, options_);
+    if (response.body.size() > max_size)
+      throw Error(ErrorKind::kCorrupt, "it is larger than {} bytes", max_size);
+    return std::move(response.body);
+  });
+}
+
+std::size_t S3Store::get_range(const std::string& key, std::uint64_t offset,
+                               std::span<std::byte> out) {
+  check_key(key);
+  // No range has no bytes: one is asked for.
+  const std::size_t length = std::max<std::size_t>(out.size(), 1);
+  return with_context(key, [&] {
+    const auto check = [&](const HttpClient::Response& response) {
+      check_whole(response);
+      if (response.status != 206) return;
+      const std::string range = response.header("content-range").value_or("");
+      const std::size_t count = response.body.size();
+      if (count == 0 || count > length ||
+          !range.starts_with(fmt::format("bytes {}-{}/", offset, offset + count - 1)))
+        ask_again("the answer is another range than was asked for");
+    };
+    const HttpClient::Response response =
+        ask({.method = "GET",
+             .key = key,
+             .headers = {{"range", fmt::format("bytes={}-{}", offset, offset + length - 1)}},
+             .max_response = length},
+            check)
+            .response;
+    if (response.status == 404) throw Error(ErrorKind::kNotFound, "there is no such object");
+    if (response.status == 416) return std::size_t{0};
+    if (response.status != 206) {
+      // Of an empty object, some servers send all that there is.
+      if (response.status == 200 && response.body.empty()) return std::size_t{0};
+      if (!is_success(response.status)) throw s3_error(response, options_);
+      throw Error(ErrorKind::kUnsupported, "{} does not serve parts of objects", options_.host);
+    }
+    const std::size_t count = std::min(response.body.size(), out.size());
+    std::copy_n(response.body.begin(), count, out.begin());
+    return count;
+  });
+}
+
+std::optional<ObjectInfo> S3Store::head(const std::string& key) {
+  check_key(key);
+  return with_context(key, [&]() -> std::optional<ObjectInfo> {
+    ObjectInfo info{.key = key, .size = 0, .modified = {}};
+    const auto check = [&](const HttpClient::Response& response) {
+      const auto size = parse_number<std::uint64_t>(response.header("content-length").value_or(""));
+      const std::time_t time =
+          ::curl_getdate(response.header("last-modified").value_or("").c_str(), nullptr);
+      if (!size || time < 0) ask_again("the answer tells no size or time");
+      info.size = *size;
+      info.modified = std::chrono::floor<std::chrono::milliseconds>(
+          std::chrono::system_clock::from_time_t(time));
+    };
+    const HttpClient::Response response = ask({.method = "HEAD", .key = key}, check).response;
+    if (response.status == 404) return std::nullopt;
+    if (!is_success(response.status)) throw s3_error(response, options_);
+    return info;
+  });
+}
+
+// Calls `visit` with each object, and with each directory, of which there is no more than the name.
+void S3Store::list_pages(
+    const Query& query,
+    const std::function<void(const std::string& key, const ObjectInfo* object)>& visit) {
+  std::string token;
+  while (true) {
+    Query page = query;
+    page["list-type"] = "2";
+    if (!token.empty()) page["continuation-token"] = token;
+    pugi::xml_document document;
+    const auto check = [&](const HttpClient::Response& response) {
+      if (!document.load_buffer(response.body.data(), response.body.size()) ||
+          !document.child("ListBucketResult").child("IsTruncated"))
+        ask_again("the answer is no list of objects");
+    };
+    const HttpClient::Response response =
+        ask({.method = "GET", .query = page, .max_response = kMaxListPage}, check).response;
+    if (!is_success(response.status)) throw s3_error(response, options_);
+    const pugi::xml_node result = document.child("ListBucketResult");
+    for (const pugi::xml_node entry : result.children()) {
+      const std::string_view kind = entry.name();
+      if (kind == "CommonPrefixes") visit(entry.child_value("Prefix"), nullptr);
+      if (kind != "Contents") continue;
+      const std::string key = entry.child_value("Key");
+      const auto size = parse_number<std::uint64_t>(entry.child_value("Size"));
+      const auto time = parse_iso_time(entry.child_value("LastModified"));
+      if (!size || !time)
+        throw Error(ErrorKind::kIo, "{} lists '{}' without size or time", options_.host, key);
+      const ObjectInfo info{.key = key, .size = *size, .modified = *time};
+      visit(key, &info);
+    }
+    if (std::string_view(result.child_value("IsTruncated")) != "true") return;
+    std::string next = result.child_value("NextContinuationToken");
+    if (next.empty() || next == token)
+      throw Error(ErrorKind::kIo, "{} ends a list of objects before its end", options_.host);
+    token = std::move(next);
+  }
+}
+
+void S3Store::list(const std::string& prefix, const std::function<void(const ObjectInfo&)>& visit) {
+  check_prefix(prefix);
+  const std::string begin = options_.path + prefix;
+  with_context(prefix, [&] {
+    list_pages({{"prefix", begin}}, [&](const std::string& key, const ObjectInfo* object) {
+      if (object == nullptr || !key.starts_with(begin)) return;
+      ObjectInfo info = *object;
+      info.key = key.substr(options_.path.size());
+      if (is_key(info.key)) visit(info);  // others than us may keep objects there
+    });
+  });
+}
+
+std::vector<std::string> S3Store::list_directories(const std::string& prefix) {
+  check_prefix(prefix);
+  const std::string begin = options_.path + prefix;
+  std::vector<std::string> names;
+  with_context(prefix, [&] {
+    list_pages({{"prefix", begin}, {"delimiter", "/"}}, [&](const std::string& directory,
+                                                            const ObjectInfo* object) {
+      if (object != nullptr || !directory.starts_with(begin) || !directory.ends_with('/')) return;
+      std::string name = directory.substr(begin.size());
+      name.pop_back();
+      if (is_key_component(name)) names.push_back(std::move(name));
+    });
+  });
+  std::ranges::sort(names);
+  return names;
+}
+
+void S3Store::remove(const std::string& key) {
+  check_key(key);
+  with_context(key, [&] {
+    const HttpClient::Response response = ask({.method = "DELETE", .key = key}).response;
+    if (!is_success(response.status) && response.status != 404) throw s3_error(response, options_);
+  });
+}
+
+}  // namespace convoy

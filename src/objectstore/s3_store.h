@@ -1,0 +1,79 @@
+// Objects in a bucket of S3: Amazon's, or any server's that speaks its API. ("Amazon S3 API
+// Reference"; what is asked of a server: PutObject, GetObject with a range, HeadObject,
+// ListObjectsV2, DeleteObject, DeleteObjects.)
+//
+// What may pass is tried again for about a minute, with growing pauses: no connection, a connection
+// that stalls or breaks, an answer that is cut off or makes no sense, statuses that ask for it. All
+// requests can be repeated without harm.
+#pragma once
+
+#include <atomic>
+#include <map>
+#include <string>
+
+#include "objectstore/http_client.h"
+#include "objectstore/object_store.h"
+#include "objectstore/s3_credentials.h"
+#include "objectstore/s3_options.h"
+
+namespace convoy {
+
+class S3Store : public ObjectStore {
+ public:
+  // Asks nothing of the server yet. `pause` is what the first repetition waits, about.
+  explicit S3Store(S3Options options, Environment environment = process_environment,
+                   std::chrono::milliseconds pause = std::chrono::milliseconds(200));
+
+  void put(const std::string& key, std::span<const std::byte> data) override;
+  // Where a server does not offer it (501), it is looked first: of several callers at once, more
+  // than one may be told kStored then.
+  PutOutcome put_if_absent(const std::string& key, std::span<const std::byte> data) override;
+  std::vector<std::byte> get(const std::string& key, std::uint64_t max_size) override;
+  std::size_t get_range(const std::string& key, std::uint64_t offset,
+                        std::span<std::byte> out) override;
+  std::optional<ObjectInfo> head(const std::string& key) override;
+  void list(const std::string& prefix,
+            const std::function<void(const ObjectInfo&)>& visit) override;
+  std::vector<std::string> list_directories(const std::string& prefix) override;
+  void remove(const std::string& key) override;
+
+ private:
+  using Query = std::map<std::string, std::string>;
+  using Headers = std::map<std::string, std::string>;
+  struct Call {
+    std::string method;
+    std::string key = {};  // of an object; empty: of the bucket
+    Query query = {};
+    Headers headers = {};
+    std::span<const std::byte> body = {};
+    std::size_t max_response = 0;
+
+    std::string host = {};
+    bool has_new_keys = false;
+  };
+  struct Answer {
+    HttpClient::Response response;
+    bool is_repeated = false;  // an earlier try may have been done, though no answer came
+  };
+  // The answer, of status 2xx, 304, 404, 412, 416 or 501; all others are thrown. `check` throws
+  // HttpFailure if a success makes no sense: then it is asked for again.
+  using Check = std::function<void(const HttpClient::Response& response)>;
+  Answer ask(Call call, const Check& check = {});
+  HttpClient::Request signed_request(const Call& call);
+  std::string why_not(const HttpClient::Response& response, Call& call);
+  void pause(unsigned tries) const;
+  Answer put_object(const std::string& key, std::span<const std::byte> data, Headers headers);
+  std::string host() const;
+  void list_pages(
+      const Query& query,
+      const std::function<void(const std::string& key, const ObjectInfo* object)>& visit);
+
+  const S3Options options_;
+  const std::chrono::milliseconds pause_;
+  S3CredentialSource credentials_;
+  HttpClient client_;
+  std::atomic<bool> wants_md5_ = false;      // of each object, as buckets with object lock do
+  std::atomic<bool> puts_if_absent_ = true;  // the server can
+};
+
+}  // namespace convoy

@@ -1,0 +1,132 @@
+"""Stands between a client and a server of HTTP, and lets requests fail in the ways in which networks and servers do."""
+
+import contextlib
+import http.client
+import http.server
+import random
+import socket
+import threading
+import time
+from collections import Counter
+
+STATUSES = {"429": 429, "500": 500, "502": 502, "503": 503}
+# What becomes of a request. "refused": the connection ends before the server sees it; "lost": the server does it, and the answer
+# never comes; "cut": the answer ends in the middle; "short": it tells a length that it has not; "stalled": it stops in the middle, and
+# nothing ends; "garbage": a listing is answered with a page of something else.
+FAULTS = ("refused", "lost", "cut", "short", "stalled", "garbage", *STATUSES)
+# Longer than the client waits.
+STALL_SECONDS = 12
+
+
+class FaultProxy:
+    """Serves on `port`, and passes on to the server's port. `share` of all requests fail; each waits for `latency` seconds first."""
+
+    def __init__(self, server: int, share: float = 0.0, seed: int = 0, latency: float = 0.0) -> None:
+        self.server, self.share, self.latency = server, share, latency
+        self.random = random.Random(seed)
+        self.lock = threading.Lock()
+        self.requests = 0
+        self.faults: Counter[str] = Counter()
+        handler = type("BoundHandler", (Handler,), {"proxy": self})
+        self._listener = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._listener.daemon_threads = True
+        self.port = self._listener.server_address[1]
+        threading.Thread(target=self._listener.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.shutdown()
+        self._listener.server_close()
+
+    def choose(self) -> str:
+        with self.lock:
+            self.requests += 1
+            if self.random.random() >= self.share:
+                return ""
+            return self.random.choice(FAULTS)
+
+    def count(self, fault: str) -> None:
+        with self.lock:
+            self.faults[fault] += 1
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    proxy: FaultProxy
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+    def handle_any(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        time.sleep(self.proxy.latency)
+        fault = self.proxy.choose()
+        is_listing = "list-type=2" in self.path
+        if fault == "garbage" and not is_listing:
+            fault = "refused"
+        if fault in STATUSES:
+            self.proxy.count(fault)
+            return self.answer(STATUSES[fault], {"content-type": "text/html"}, b"<html>not now</html>")
+        if fault == "refused":
+            self.proxy.count(fault)
+            return self.end()
+        try:
+            status, headers, answer = self.forward(body)
+        except (OSError, http.client.HTTPException):  # a server that is stopped, say
+            return self.end()
+        if fault == "garbage":
+            answer = b"<html><body>Welcome to the hotel's network</body></html>"
+            headers["content-length"] = str(len(answer))
+        has_body = self.command != "HEAD" and len(answer) > 1
+        if fault in ("cut", "short", "stalled") and not (has_body and status in (200, 206)):
+            fault = "lost" if fault else ""
+        if fault == "short" and status != 206:
+            fault = "cut"  # nothing in the answer tells
+        if fault:
+            self.proxy.count(fault)
+        if fault == "lost":
+            return self.end()
+        if fault == "short":
+            answer = answer[:-1]
+            headers["content-length"] = str(len(answer))
+        if fault in ("cut", "stalled"):
+            self.answer(status, headers, answer[: len(answer) // 2])
+            if fault == "stalled":
+                time.sleep(STALL_SECONDS)
+            return self.end()
+        self.answer(status, headers, answer)
+
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_any  # noqa: N815
+
+    def forward(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        server = http.client.HTTPConnection("127.0.0.1", self.proxy.server, timeout=60)
+        server.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+        for name, value in self.headers.items():  # among them the host, which is signed
+            if name.lower() not in ("connection", "expect"):
+                server.putheader(name, value)
+        server.endheaders(body)
+        response = server.getresponse()
+        answer = response.read()
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        for name in ("connection", "transfer-encoding", "keep-alive"):
+            headers.pop(name, None)
+        if self.command != "HEAD":
+            headers["content-length"] = str(len(answer))
+        server.close()
+        return response.status, headers, answer
+
+    def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        headers.setdefault("content-length", str(len(body)))
+        self.send_response_only(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+        self.wfile.flush()
+
+    def end(self) -> None:
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
