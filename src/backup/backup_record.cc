@@ -42,6 +42,8 @@ json encode_packs(const PackUses& packs) {
       numbers.back()[1] = name.number;
     else
       numbers.push_back({name.number, name.number});
+    if (use.size == 0)
+      throw Error(ErrorKind::kInternal, "the size of the pack {} is not known", to_string(name));
     columns["sizes"].push_back(use.size);
     columns["references"].push_back(use.references);
   }

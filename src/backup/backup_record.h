@@ -40,8 +40,8 @@ struct BackupSource {
 struct BackupStatistics {
   std::uint64_t bytes_read = 0;     // from the device
   std::uint64_t chunks_stored = 0;  // neither zero nor known already
-  std::uint64_t chunks_reused =
-      0;  // read, and found in the parent at the same place or earlier in this backup
+  // Read, and there already: in the parent, earlier in this backup, or in an interrupted one.
+  std::uint64_t chunks_reused = 0;
   std::uint64_t bytes_stored = 0;  // in packs of this backup
 };
 

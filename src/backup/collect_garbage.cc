@@ -4,6 +4,7 @@
 #include <map>
 #include <set>
 #include <thread>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -23,8 +24,10 @@
 namespace convoy {
 namespace {
 
-// How often a store is asked whether its clock has gone on. Most tell milliseconds, S3 seconds.
+// How often a store is asked whether its clock has gone on, and how long. Most tell milliseconds,
+// S3 seconds.
 constexpr std::chrono::milliseconds kClockPoll{20};
+constexpr std::chrono::seconds kClockPatience{10};
 
 // One collection in one lineage, with or without the deletion of a backup.
 class Collector {
@@ -78,6 +81,7 @@ class Collector {
   }
 
   std::vector<RemovalPlan> plans_of_others();
+  void take_over(const std::vector<RemovalPlan>& others);
   void end_plans(const std::vector<RemovalPlan>& plans, Timestamp now);
   void execute();
   void remove_pack(const PackName& pack);
@@ -149,14 +153,16 @@ void Collector::collect() {
     for (const Uuid& backup : void_backups_of(store_, lineage_))
       objects_.remove(backup_key(lineage_, backup));
   }
+  // Listed before the objects: what they name and is not there then is gone for good.
+  const std::vector<RemovalPlan> others = plans_of_others();
   list_objects();
   plan_removals(now);
   plan_rewriting();
   if (mode_ == CollectionMode::kPlanOnly) return;
 
   // What is removed stands in a plan of our own, which is there from before the look that decides
-  // until it is done: nobody else may end it, and another's may be ended by its owner at any time.
-  const std::vector<RemovalPlan> others = plans_of_others();
+  // until it is done, since another's may be ended by its owner at any time.
+  take_over(others);
   if (plan_.packs.empty() && plan_.rewrites.empty())
     survey_.look(stop_);
   else
@@ -184,15 +190,27 @@ Timestamp Collector::put_plan_for_time() {
 // record of the same moment as its revocation counts as complete, and a store's clock may tell
 // seconds only: so that moment must be over before the look. What is committed later is void.
 void Collector::put_plan_and_look() {
+  // Under another name than the plan before: what a plan names never changes, or another remover,
+  // who has read it before, could take it for done.
+  const std::string before =
+      std::exchange(plan_.key, json_key(lineage_, LineagePart::kPlans, Uuid::generate()));
+  const auto give_up = std::chrono::steady_clock::now() + kClockPatience;
   while (true) {
     put_plan(store_, plan_);
+    objects_.remove(before);
     const auto plan = objects_.head(plan_.key);
     survey_.look(stop_);
-    const auto revocations = list_revocations(store_, lineage_);
-    if (plan && std::ranges::all_of(revocations, [&](const auto& revocation) {
-          return revocation.second < plan->modified;
-        }))
-      return;
+    std::pair<Uuid, Timestamp> newest;
+    for (const auto& revocation : list_revocations(store_, lineage_)) {
+      if (revocation.second >= newest.second) newest = revocation;
+    }
+    if (plan && newest.second < plan->modified) return;
+    if (std::chrono::steady_clock::now() > give_up) {
+      throw Error(ErrorKind::kUnavailable,
+                  "{} has a time that the store's clock has not reached: was the clock set back? "
+                  "Nothing can be removed before {}",
+                  revocation_key(lineage_, newest.first), format_rfc3339(newest.second));
+    }
     check_stopped();
     std::this_thread::sleep_for(kClockPoll);
   }
@@ -296,20 +314,23 @@ void Collector::plan_rewriting() {
   workers.wait();
 }
 
-// Makes what they name, of what is there, ours: whoever put them may have died.
 std::vector<RemovalPlan> Collector::plans_of_others() {
   std::vector<RemovalPlan> plans = list_plans(store_, lineage_);
   std::erase_if(plans, [&](const RemovalPlan& plan) { return plan.key == plan_.key; });
+  return plans;
+}
+
+// Makes what they name, of what is there, ours: whoever put them may have died.
+void Collector::take_over(const std::vector<RemovalPlan>& others) {
   const std::set<PackName> planned(plan_.packs.begin(), plan_.packs.end());
   std::set<PackName> more;
-  for (const RemovalPlan& plan : plans) {
+  for (const RemovalPlan& plan : others) {
     for (const PackName& pack : plan.packs) {
       if (objects_of_.contains(pack) && !planned.contains(pack) && !survey_.keeps(pack))
         more.insert(pack);
     }
   }
   plan_.packs.insert(plan_.packs.end(), more.begin(), more.end());
-  return plans;
 }
 
 // Removes those that nobody can act on any more: what they name is gone, as it was written. Others

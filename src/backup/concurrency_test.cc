@@ -83,7 +83,7 @@ TEST_F(ConcurrencyTest, AWriterThatStoodStillNoticesThatItsLeaseWasRevoked) {
 
 // The store's clock may show the same time for the revocation, the removal and the commit.
 TEST_F(ConcurrencyTest, WhatIsCommittedAfterARemovalIsVoidHoweverCoarseTheClock) {
-  objects_.clock_step = std::chrono::milliseconds(40);
+  objects_.clock_step = std::chrono::milliseconds(8);
   bool is_committed = false;
   objects_.hook = [&](Call call, const std::string& key) {
     if (is_committed) die();
@@ -99,7 +99,7 @@ TEST_F(ConcurrencyTest, WhatIsCommittedAfterARemovalIsVoidHoweverCoarseTheClock)
 }
 
 TEST_F(ConcurrencyTest, WhatIsCommittedAfterARemovalIsVoidWhoeverRevokedItsLease) {
-  objects_.clock_step = std::chrono::milliseconds(40);
+  objects_.clock_step = std::chrono::milliseconds(8);
   int calls = 1;
   for (int at = 0; at < calls; ++at) {
     SCOPED_TRACE(testing::Message() << "at call " << at);
@@ -123,6 +123,15 @@ TEST_F(ConcurrencyTest, WhatIsCommittedAfterARemovalIsVoidWhoeverRevokedItsLease
     check_backups();
   }
   EXPECT_GT(calls, 10);
+}
+
+TEST_F(ConcurrencyTest, ARevocationFromTheFutureIsNamed) {
+  objects_.advance(hours(1));
+  revoke(store_, lineage_, Uuid::generate());
+  objects_.advance(-hours(1));
+  const Error error = error_of([&] { delete_backup(store_, lineage_, parent_.info.uuid); });
+  EXPECT_EQ(error.kind(), ErrorKind::kUnavailable);
+  EXPECT_THAT(error.message(), testing::HasSubstr("was the clock set back?"));
 }
 
 TEST_F(ConcurrencyTest, AWriterThatStoodStillGoesOnIfNobodyTookItForDead) {

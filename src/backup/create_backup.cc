@@ -208,7 +208,7 @@ BackupRecord BackupRun::write_packs() {
   data_packs_.finish();
   tree_packs_.finish();
 
-  if (repairs()) ledger.set_sizes_of(parent_->packs);
+  if (parent_) ledger.set_sizes_of(parent_->packs);  // one may have gone and come again
   ledger.set_sizes_of(usable_);
   BackupStatistics statistics = chunks.statistics();
   for (const PackWriter* const writer : {&data_packs_, &tree_packs_}) {
@@ -235,9 +235,10 @@ KnownChunks BackupRun::known_chunks(std::uint64_t chunks_to_read) {
     for (const auto& [pack, use] : parent_->packs)
       if (pack.kind == PackKind::kData) of_parent += use.references;
   }
-  if (of_parent > std::min<std::uint64_t>(kKnownChunks, chunks_to_read * kMaxParentChunksPerRead))
+  if (of_parent >
+      std::min<std::uint64_t>(kKnownChunks / 2, chunks_to_read * kMaxParentChunksPerRead))
     of_parent = 0;
-  KnownChunks known(chunks_to_read + of_parent);
+  KnownChunks known(chunks_to_read + 2 * of_parent);
   if (of_parent == 0) return known;
   PackFooters footers(store_.objects(), lineage_, parent_->packs);
   NodeReader nodes(store_.objects(), *parent_, footers);
@@ -248,7 +249,8 @@ KnownChunks BackupRun::known_chunks(std::uint64_t chunks_to_read) {
               .stop = stop_})
       .run([&](std::span<const PackReader::Item> chunks) {
         for (const auto& [reference, range] : chunks)
-          if (!is_unwanted(reference)) known.remember(reference);
+          if (!is_unwanted(reference) && known.find(reference.digest) == nullptr)
+            known.remember(reference);
       });
   return known;
 }
@@ -294,7 +296,7 @@ std::optional<Reference> BackupRun::write_tree(const TreeShape& shape, const Chu
 
 void BackupRun::commit(const BackupRecord& record) {
   lease_.renew();
-  put_volume_json();
+  if (!parent_) put_volume_json();
   check_stop(stop_, "backup");
 
   const std::string text = encode_record(record);
@@ -331,7 +333,7 @@ void BackupRun::clean_up(bool is_full) {
                                                                    : Lease::Leaves::kNothing);
     if (!has_packs || keeps_packs) return;
     try {
-      delete_backup(store_, lineage_, uuid_);
+      delete_backup(store_, lineage_, uuid_, {}, stop_);
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kNotFound) throw;  // it never was one
     }

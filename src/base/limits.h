@@ -109,7 +109,8 @@ inline constexpr std::uint64_t kMaxStoreJson = 256 * kMiB;
 inline constexpr std::size_t kKnownChunks = 1U << 19U;
 
 // Chunks that stand elsewhere in the parent are looked for if this backup reads at least one for so
-// many that the parent has: nodes that name 8 chunks take 2 percent of one chunk's bytes.
+// many that the parent has, and those are at most half of kKnownChunks: nodes that name 8 chunks
+// take 2 percent of one chunk's bytes.
 inline constexpr std::uint64_t kMaxParentChunksPerRead = 8;
 
 // A lease ends when it was not renewed for this long, by the store's clock. Renewing at a quarter

@@ -69,7 +69,9 @@ std::vector<SourceRange> changed_parts(const std::vector<ChangedRange>& changes)
 // How the catalog knows a destination: one URL may stand for buckets of several servers.
 std::string known_as(const Destination& destination, const StoreAddress& address) {
   const std::string url = destination.to_string();
-  return address.s3_endpoint.empty() ? url : fmt::format("{} at {}", url, address.s3_endpoint);
+  const bool says_where =
+      std::holds_alternative<S3Location>(destination.location) && !address.s3_endpoint.empty();
+  return says_where ? fmt::format("{} at {}", url, address.s3_endpoint) : url;
 }
 
 }  // namespace

@@ -50,8 +50,18 @@ class TemporaryFile {
     sync_directory();
   }
 
-  // By link(2), which unlike rename(2) never replaces, on NFS too.
-  PutOutcome link_to(const std::string& name) {
+  // Never replaces. On NFS, which has no such rename, by link(2): then the object's time is that of
+  // the moment at which its temporary name goes, right after that.
+  PutOutcome rename_if_absent(const std::string& name) {
+    if (::renameat2(directory_.get(), name_.c_str(), directory_.get(), name.c_str(),
+                    RENAME_NOREPLACE) == 0) {
+      name_.clear();
+      sync_directory();
+      return PutOutcome::kStored;
+    }
+    if (errno == EEXIST) return PutOutcome::kAlreadyThere;
+    if (errno != EINVAL && errno != ENOSYS)
+      throw system_error(errno, "can't rename the file to its place");
     if (::linkat(directory_.get(), name_.c_str(), directory_.get(), name.c_str(), 0) != 0) {
       if (errno == EEXIST) return PutOutcome::kAlreadyThere;
       throw system_error(errno, "can't link the file to its place");
@@ -132,7 +142,7 @@ PutOutcome DirectoryStore::put_if_absent(const std::string& key, std::span<const
   return with_context(path_of(key), [&] {
     TemporaryFile file(root_fd_.get(), split.directory);
     file.write(data);
-    return file.link_to(std::string(split.name));
+    return file.rename_if_absent(std::string(split.name));
   });
 }
 

@@ -1,11 +1,14 @@
 #include "objectstore/http_client.h"
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include <curl/curl.h>
+#include <fcntl.h>
 #include <fmt/format.h>
 
 namespace convoy {
@@ -48,8 +51,10 @@ struct HeaderList {
   curl_slist* list = nullptr;
 
   HeaderList() = default;
+  HeaderList(HeaderList&& other) noexcept : list(std::exchange(other.list, nullptr)) {}
   HeaderList(const HeaderList&) = delete;
   HeaderList& operator=(const HeaderList&) = delete;
+  HeaderList& operator=(HeaderList&&) = delete;
   ~HeaderList() { ::curl_slist_free_all(list); }
 
   void add(const std::string& line) {
@@ -59,7 +64,7 @@ struct HeaderList {
   }
 };
 
-// What libcurl's callbacks work on.
+// What libcurl's callbacks work on. They are called from C, so they catch what is thrown.
 struct Transfer {
   const HttpClient::Request& request;
   RateLimit& upload;
@@ -67,21 +72,38 @@ struct Transfer {
   std::size_t sent = 0;
   HttpClient::Response response = {};
   bool too_large = false;
+  std::exception_ptr thrown = nullptr;
+
+  // `otherwise` after an exception.
+  template <typename Action>
+  auto guard(Action&& action, decltype(action()) otherwise) noexcept {
+    try {
+      return action();
+    } catch (...) {
+      thrown = std::current_exception();
+      return otherwise;
+    }
+  }
 };
 
-std::size_t send_body(char* out, std::size_t size, std::size_t count, void* transfer_pointer) {
-  auto& transfer = *static_cast<Transfer*>(transfer_pointer);
-  const auto rest = transfer.request.body.subspan(transfer.sent);
-  const auto part = rest.first(std::min(rest.size(), size * count));
-  transfer.upload.take(part.size());
-  std::memcpy(out, part.data(), part.size());
-  transfer.sent += part.size();
-  return part.size();
+std::size_t send_body(char* out, std::size_t size, std::size_t count, void* pointer) {
+  auto& transfer = *static_cast<Transfer*>(pointer);
+  return transfer.guard(
+      [&] {
+        const auto rest = transfer.request.body.subspan(transfer.sent);
+        // A server ends connections on which nothing comes: with a limit, often and little.
+        const auto part = rest.first(transfer.upload.piece(std::min(rest.size(), size * count)));
+        transfer.upload.take(part.size());
+        std::memcpy(out, part.data(), part.size());
+        transfer.sent += part.size();
+        return part.size();
+      },
+      std::size_t{CURL_READFUNC_ABORT});
 }
 
 // A connection that the server had closed meanwhile: libcurl sends the request again.
-int rewind_body(void* transfer_pointer, curl_off_t offset, int origin) {
-  auto& transfer = *static_cast<Transfer*>(transfer_pointer);
+int rewind_body(void* pointer, curl_off_t offset, int origin) {
+  auto& transfer = *static_cast<Transfer*>(pointer);
   if (origin != SEEK_SET || offset < 0 ||
       static_cast<std::uint64_t>(offset) > transfer.request.body.size())
     return CURL_SEEKFUNC_CANTSEEK;
@@ -89,25 +111,39 @@ int rewind_body(void* transfer_pointer, curl_off_t offset, int origin) {
   return CURL_SEEKFUNC_OK;
 }
 
-std::size_t take_header(char* data, std::size_t size, std::size_t count, void* transfer_pointer) {
-  auto& transfer = *static_cast<Transfer*>(transfer_pointer);
-  const std::string_view line(data, size * count);
-  if (line.starts_with("HTTP/")) transfer.response = {};  // after "100 Continue"
-  if (const std::size_t colon = line.find(':'); colon != std::string_view::npos)
-    transfer.response.headers[lower_case(line.substr(0, colon))] = trimmed(line.substr(colon + 1));
-  return line.size();
+std::size_t take_header(char* data, std::size_t size, std::size_t count, void* pointer) {
+  auto& transfer = *static_cast<Transfer*>(pointer);
+  return transfer.guard(
+      [&] {
+        const std::string_view line(data, size * count);
+        if (line.starts_with("HTTP/")) transfer.response = {};  // after "100 Continue"
+        if (const std::size_t colon = line.find(':'); colon != std::string_view::npos)
+          transfer.response.headers[lower_case(line.substr(0, colon))] =
+              trimmed(line.substr(colon + 1));
+        return line.size();
+      },
+      std::size_t{0});
 }
 
-std::size_t take_body(char* data, std::size_t size, std::size_t count, void* transfer_pointer) {
-  auto& transfer = *static_cast<Transfer*>(transfer_pointer);
-  const std::size_t length = size * count;
-  transfer.download.take(length);
-  auto& body = transfer.response.body;
-  const std::size_t taken = std::min(length, transfer.request.max_response - body.size());
-  const auto* const bytes = reinterpret_cast<const std::byte*>(data);
-  body.insert(body.end(), bytes, bytes + taken);
-  if (taken < length) transfer.too_large = true;
-  return taken;  // less than there is ends the transfer
+std::size_t take_body(char* data, std::size_t size, std::size_t count, void* pointer) {
+  auto& transfer = *static_cast<Transfer*>(pointer);
+  return transfer.guard(
+      [&] {
+        const std::size_t length = size * count;
+        transfer.download.take(length);
+        auto& body = transfer.response.body;
+        const std::size_t taken = std::min(length, transfer.request.max_response - body.size());
+        const auto* const bytes = reinterpret_cast<const std::byte*>(data);
+        body.insert(body.end(), bytes, bytes + taken);
+        if (taken < length) transfer.too_large = true;
+        return taken;  // less than there is ends the transfer
+      },
+      std::size_t{0});
+}
+
+// The daemon's children have no use for it, and would keep it open.
+int keep_from_children(void*, curl_socket_t socket, curlsocktype) {
+  return ::fcntl(socket, F_SETFD, FD_CLOEXEC) == 0 ? CURL_SOCKOPT_OK : CURL_SOCKOPT_ERROR;
 }
 
 template <typename Value>
@@ -133,57 +169,21 @@ class HttpClient::Connection {
     CURL* const handle = handle_.get();
     ::curl_easy_reset(handle);  // but for the connection
     Transfer transfer{.request = request, .upload = upload, .download = download};
-    HeaderList headers;
-    for (const auto& [name, value] : request.headers)
-      headers.add(value.empty() ? name + ";" : fmt::format("{}: {}", name, value));
-    const bool has_body = request.method == "PUT" || request.method == "POST";
-    // Packs are not sent before the server has taken what stands above them; else a refusal costs
-    // as much as a success.
-    constexpr std::size_t kLarge = 1U << 20U;
-    if (request.body.size() < kLarge) headers.add("Expect:");
-    if (has_body) headers.add("Content-Type:");
-
-    std::array<char, CURL_ERROR_SIZE> reason = {};
-    set(handle, CURLOPT_URL, request.url.c_str());
-    set(handle, CURLOPT_PATH_AS_IS, 1L);
-    set(handle, CURLOPT_PROTOCOLS_STR, "http,https");
-    set(handle, CURLOPT_NOSIGNAL, 1L);
-    set(handle, CURLOPT_HTTPHEADER, headers.list);
-    set(handle, CURLOPT_ERRORBUFFER, reason.data());
-    set(handle, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(options_.connect_timeout.count()));
-    set(handle, CURLOPT_LOW_SPEED_LIMIT, 1L);
-    set(handle, CURLOPT_LOW_SPEED_TIME, static_cast<long>(options_.stall_timeout.count()));
-    set(handle, CURLOPT_BUFFERSIZE, 256L * 1024);
-    set(handle, CURLOPT_UPLOAD_BUFFERSIZE, 256L * 1024);
-    if (!options_.ca_bundle.empty()) set(handle, CURLOPT_CAINFO, options_.ca_bundle.c_str());
-    set(handle, CURLOPT_HEADERFUNCTION, &take_header);
-    set(handle, CURLOPT_HEADERDATA, static_cast<void*>(&transfer));
-    set(handle, CURLOPT_WRITEFUNCTION, &take_body);
-    set(handle, CURLOPT_WRITEDATA, static_cast<void*>(&transfer));
-    if (request.method == "HEAD") {
-      set(handle, CURLOPT_NOBODY, 1L);
-    } else if (has_body) {
-      set(handle, CURLOPT_UPLOAD, 1L);
-      set(handle, CURLOPT_INFILESIZE_LARGE, static_cast<curl_off_t>(request.body.size()));
-      set(handle, CURLOPT_READFUNCTION, &send_body);
-      set(handle, CURLOPT_READDATA, static_cast<void*>(&transfer));
-      set(handle, CURLOPT_SEEKFUNCTION, &rewind_body);
-      set(handle, CURLOPT_SEEKDATA, static_cast<void*>(&transfer));
-      set(handle, CURLOPT_CUSTOMREQUEST, request.method.c_str());
-    } else {
-      set(handle, CURLOPT_CUSTOMREQUEST, request.method.c_str());
-    }
-
+    const HeaderList headers = headers_of(request);
+    reason_.front() = '\0';
+    set_options(request, headers, transfer);
     const CURLcode code = ::curl_easy_perform(handle);
-    long status = 0;
+    if (transfer.thrown) std::rethrow_exception(transfer.thrown);
+    long& status = transfer.response.status;
     ::curl_easy_getinfo(handle, CURLINFO_RESPONSE_CODE, &status);
-    transfer.response.status = status;
     const bool is_success = status >= 200 && status < 300;
     if (transfer.too_large && is_success)
       throw HttpFailure(HttpFailure::Kind::kTooLarge,
-                        fmt::format("the answer is longer than {} bytes", request.max_response));
+                        fmt::format("the answer is longer than {} bytes", request.max_response),
+                        status);
     if (code != CURLE_OK && !transfer.too_large) {
-      const std::string message = reason[0] != '\0' ? reason.data() : ::curl_easy_strerror(code);
+      const std::string message =
+          reason_.front() != '\0' ? reason_.data() : ::curl_easy_strerror(code);
       throw HttpFailure(
           is_permanent(code) ? HttpFailure::Kind::kPermanent : HttpFailure::Kind::kTransient,
           message);
@@ -192,10 +192,59 @@ class HttpClient::Connection {
   }
 
  private:
+  static HeaderList headers_of(const Request& request) {
+    HeaderList headers;
+    for (const auto& [name, value] : request.headers)
+      headers.add(value.empty() ? name + ";" : fmt::format("{}: {}", name, value));
+    // Packs are not sent before the server has taken what stands above them; else a refusal costs
+    // as much as a success.
+    constexpr std::size_t kLarge = 1U << 20U;
+    if (request.body.size() < kLarge) headers.add("Expect:");
+    return headers;
+  }
+
+  void set_options(const Request& request, const HeaderList& headers, Transfer& transfer) {
+    CURL* const handle = handle_.get();
+    set(handle, CURLOPT_URL, request.url.c_str());
+    set(handle, CURLOPT_PATH_AS_IS, 1L);
+    set(handle, CURLOPT_PROTOCOLS_STR, "http,https");
+    // One request at a time for each connection gains nothing by HTTP/2.
+    set(handle, CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));
+    set(handle, CURLOPT_NOSIGNAL, 1L);
+    set(handle, CURLOPT_HTTPHEADER, headers.list);
+    set(handle, CURLOPT_ERRORBUFFER, reason_.data());
+    set(handle, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(options_.connect_timeout.count()));
+    set(handle, CURLOPT_LOW_SPEED_LIMIT, 1L);
+    set(handle, CURLOPT_LOW_SPEED_TIME, static_cast<long>(options_.stall_timeout.count()));
+    set(handle, CURLOPT_BUFFERSIZE, 256L * 1024);
+    set(handle, CURLOPT_UPLOAD_BUFFERSIZE, 256L * 1024);
+    set(handle, CURLOPT_SOCKOPTFUNCTION, &keep_from_children);
+    if (!options_.no_proxy.empty()) set(handle, CURLOPT_NOPROXY, options_.no_proxy.c_str());
+    if (!options_.ca_bundle.empty()) {
+      set(handle, CURLOPT_CAINFO, options_.ca_bundle.c_str());
+      set(handle, CURLOPT_CAPATH, static_cast<const char*>(nullptr));  // not the system's besides
+    }
+    set(handle, CURLOPT_HEADERFUNCTION, &take_header);
+    set(handle, CURLOPT_HEADERDATA, static_cast<void*>(&transfer));
+    set(handle, CURLOPT_WRITEFUNCTION, &take_body);
+    set(handle, CURLOPT_WRITEDATA, static_cast<void*>(&transfer));
+    if (request.method == "HEAD") return set(handle, CURLOPT_NOBODY, 1L);
+    if (request.method == "PUT") {
+      set(handle, CURLOPT_UPLOAD, 1L);
+      set(handle, CURLOPT_INFILESIZE_LARGE, static_cast<curl_off_t>(request.body.size()));
+      set(handle, CURLOPT_READFUNCTION, &send_body);
+      set(handle, CURLOPT_READDATA, static_cast<void*>(&transfer));
+      set(handle, CURLOPT_SEEKFUNCTION, &rewind_body);
+      set(handle, CURLOPT_SEEKDATA, static_cast<void*>(&transfer));
+    }
+    set(handle, CURLOPT_CUSTOMREQUEST, request.method.c_str());
+  }
+
   struct Cleanup {
     void operator()(CURL* handle) const { ::curl_easy_cleanup(handle); }
   };
   const HttpOptions& options_;
+  std::array<char, CURL_ERROR_SIZE> reason_ = {};  // libcurl's, as long as the handle lives
   const std::unique_ptr<CURL, Cleanup> handle_;
 };
 
@@ -238,8 +287,9 @@ HttpClient::HttpClient(HttpOptions options)
 
 HttpClient::~HttpClient() = default;
 
-HttpClient::Response HttpClient::perform(const Request& request) {
-  return Borrowed(*this).connection().perform(request, upload_, download_);
+HttpClient::Response HttpClient::perform(const std::function<Request()>& make) {
+  Borrowed borrowed(*this);
+  return borrowed.connection().perform(make(), upload_, download_);
 }
 
 }  // namespace convoy

@@ -5,6 +5,8 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -22,18 +24,21 @@ class HttpFailure : public std::exception {
  public:
   enum class Kind {
     kTransient,  // the same request may succeed later
-    kPermanent,  // as long as nobody changes something: the server's certificate, a host's name
+    kPermanent,  // as long as nobody changes something, such as the server's certificate
     kTooLarge,   // the answer is longer than the caller takes
   };
-  HttpFailure(Kind kind, std::string message) : kind_(kind), message_(std::move(message)) {}
+  HttpFailure(Kind kind, std::string message, long status = 0)
+      : kind_(kind), message_(std::move(message)), status_(status) {}
 
   Kind kind() const { return kind_; }
+  long status() const { return status_; }  // of an answer that is too large
   const std::string& message() const { return message_; }
   const char* what() const noexcept override { return message_.c_str(); }
 
  private:
   Kind kind_;
   std::string message_;
+  long status_;
 };
 
 struct HttpOptions {
@@ -44,6 +49,8 @@ struct HttpOptions {
   std::string ca_bundle = {};      // a file of certificates; empty: the system's
   std::uint64_t upload_limit = 0;  // bytes a second, all connections together; 0: none
   std::uint64_t download_limit = 0;
+  // Which hosts are not asked by way of the proxy that http_proxy and its like name; "*": none.
+  std::string no_proxy = {};
 };
 
 // Thread-safe; each request waits for its answer on the caller's thread.
@@ -71,8 +78,10 @@ class HttpClient {
   HttpClient(const HttpClient&) = delete;
   HttpClient& operator=(const HttpClient&) = delete;
 
-  // The answer, whatever its status; redirections are not followed. Throws HttpFailure.
-  Response perform(const Request& request);
+  // The answer to GET, HEAD, PUT or DELETE, whatever its status; redirections are not followed.
+  // `make` is called when a connection is free, which may take a while. Throws HttpFailure, and
+  // what `make` throws.
+  Response perform(const std::function<Request()>& make);
 
  private:
   class Connection;

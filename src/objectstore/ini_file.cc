@@ -17,6 +17,7 @@ std::string_view trimmed(std::string_view text) {
 IniFile parse_ini(std::string_view text) {
   IniFile file;
   std::map<std::string, std::string>* section = nullptr;
+  bool is_nested = false;  // what is indented belongs to the key above
   for (std::size_t number = 1; !text.empty(); ++number) {
     const std::string_view whole = text.substr(0, text.find('\n'));
     text.remove_prefix(std::min(text.size(), whole.size() + 1));
@@ -24,15 +25,18 @@ IniFile parse_ini(std::string_view text) {
     if (line.empty() || line[0] == '#' || line[0] == ';') continue;
     if (line[0] == '[' && line.back() == ']') {
       section = &file[std::string(trimmed(line.substr(1, line.size() - 2)))];
+      is_nested = false;
       continue;
     }
-    if (section != nullptr && (whole[0] == ' ' || whole[0] == '\t')) continue;
+    if (is_nested && (whole[0] == ' ' || whole[0] == '\t')) continue;
     const std::size_t equals = line.find('=');
     // The line itself may hold a secret.
     if (section == nullptr || equals == std::string_view::npos || equals == 0)
       throw Error(ErrorKind::kInvalidArgument, "line {} is neither [section] nor key = value",
                   number);
-    (*section)[std::string(trimmed(line.substr(0, equals)))] = trimmed(line.substr(equals + 1));
+    const std::string_view value = trimmed(line.substr(equals + 1));
+    (*section)[std::string(trimmed(line.substr(0, equals)))] = value;
+    is_nested = value.empty();
   }
   return file;
 }

@@ -9,8 +9,8 @@
 namespace convoy {
 
 // Sections by name, each with its values by key. "[a]" begins a section, "key = value" stands in
-// one, lines that begin with '#' or ';' mean nothing. Lines under a key that are indented are
-// values of its own and are left out: those of AWS's nested settings.
+// one, lines that begin with '#' or ';' mean nothing. Indented lines under a key without a value
+// are left out: AWS's nested settings.
 using IniFile = std::map<std::string, std::map<std::string, std::string>>;
 
 // Throws kInvalidArgument, naming the line, for anything else.

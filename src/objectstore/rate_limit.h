@@ -15,6 +15,12 @@ class RateLimit {
   // 0: no limit.
   explicit RateLimit(std::uint64_t bytes_per_second) : bytes_per_second_(bytes_per_second) {}
 
+  // How much of so many bytes should be taken at once: a tenth of a second's.
+  std::size_t piece(std::size_t bytes) const {
+    if (bytes_per_second_ == 0 || bytes == 0) return bytes;
+    return std::min<std::size_t>(bytes, std::max<std::uint64_t>(bytes_per_second_ / 10, 1));
+  }
+
   // Waits as long as so many bytes take. Time that nobody used is not made up for.
   void take(std::uint64_t bytes) {
     if (bytes_per_second_ == 0) return;

@@ -17,6 +17,9 @@ namespace {
 // Before the end, so that no request is made with keys that end on its way.
 constexpr std::chrono::minutes kRefreshBefore{5};
 
+// While those that are known are still good.
+constexpr std::chrono::seconds kRetryPause{30};
+
 constexpr std::size_t kMaxAnswer = 64UL * 1024;
 
 std::filesystem::path home_file(const Environment& environment, const char* variable,
@@ -35,10 +38,11 @@ std::string ask(const HttpClient::Request& request) {
   // On this host, or one step away.
   HttpClient client({.connections = 1,
                      .connect_timeout = std::chrono::seconds(1),
-                     .stall_timeout = std::chrono::seconds(5)});
+                     .stall_timeout = std::chrono::seconds(5),
+                     .no_proxy = "*"});
   HttpClient::Request limited = request;
   limited.max_response = kMaxAnswer;
-  const HttpClient::Response response = client.perform(limited);
+  const HttpClient::Response response = client.perform([&] { return limited; });
   if (response.status != 200)
     throw HttpFailure(HttpFailure::Kind::kPermanent,
                       fmt::format("it answers with HTTP status {}", response.status));
@@ -93,20 +97,24 @@ std::optional<std::string> profile_value(const Environment& environment, const s
 
 S3Credentials S3CredentialSource::get() {
   const std::lock_guard lock(mutex_);
-  if (known_ && (!known_->expiry || now() < *known_->expiry - kRefreshBefore))
+  const Timestamp time = now();
+  if (known_ && (!known_->expiry || time < *known_->expiry - kRefreshBefore))
     return known_->credentials;
+  const bool is_valid_still = known_ && time < *known_->expiry;
+  if (is_valid_still && time < next_try_) return known_->credentials;
   try {
     known_ = find();
   } catch (const Error& error) {
-    if (error.kind() != ErrorKind::kUnavailable || !known_ || now() >= *known_->expiry) throw;
+    if (!is_valid_still) throw;
+    next_try_ = time + kRetryPause;
     spdlog::warn("the keys for S3 end soon: {}", error.message());
   }
   return known_->credentials;
 }
 
-void S3CredentialSource::forget() {
+void S3CredentialSource::forget(const S3Credentials& expired) {
   const std::lock_guard lock(mutex_);
-  known_.reset();
+  if (known_ && known_->credentials == expired) known_.reset();
 }
 
 S3CredentialSource::Expiring S3CredentialSource::find() const {

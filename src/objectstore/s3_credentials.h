@@ -27,12 +27,12 @@ class S3CredentialSource {
       : environment_(std::move(environment)), profile_(std::move(profile)) {}
 
   // The keys, fetched anew some minutes before they expire. Throws kInvalidArgument, with what to
-  // set, if there are none; kUnavailable if the service that has them does not answer and the last
-  // ones have expired.
+  // set, if there are none; kUnavailable if the service that has them does not answer. As long as
+  // the last ones are good, nothing is thrown.
   S3Credentials get();
 
-  // The server said that they have expired: the next get() fetches them anew.
-  void forget();
+  // The server said that these have expired: the next get() fetches others.
+  void forget(const S3Credentials& expired);
 
  private:
   struct Expiring {
@@ -49,6 +49,7 @@ class S3CredentialSource {
   const std::string profile_;
   std::mutex mutex_;
   std::optional<Expiring> known_;
+  Timestamp next_try_;
 };
 
 }  // namespace convoy

@@ -17,19 +17,25 @@ struct Detail {
   std::string code, message, region, endpoint;
 };
 
+// What comes from a server goes into a log and on a terminal.
+std::string clean(std::string text) {
+  constexpr std::size_t kLongest = 300;
+  if (text.size() > kLongest) text.resize(kLongest);
+  std::ranges::replace_if(text, [](unsigned char c) { return c < ' ' || c == 0x7F; }, ' ');
+  return text;
+}
+
 Detail parse(const HttpClient::Response& response) {
   pugi::xml_document document;
   document.load_buffer(response.body.data(), response.body.size());
   const pugi::xml_node error = document.child("Error");
-  Detail detail{.code = error.child_value("Code"),
-                .message = error.child_value("Message"),
-                .region = error.child_value("Region"),
-                .endpoint = error.child_value("Endpoint")};
-  if (detail.region.empty()) detail.region = response.header("x-amz-bucket-region").value_or("");
-  // It comes from a server, and goes into a log and on a terminal.
-  std::ranges::replace_if(detail.message, [](unsigned char c) { return c < ' '; }, ' ');
-  constexpr std::size_t kLongest = 300;
-  if (detail.message.size() > kLongest) detail.message.resize(kLongest);
+  const auto field = [&](const char* name) { return clean(error.child_value(name)); };
+  Detail detail{.code = field("Code"),
+                .message = field("Message"),
+                .region = field("Region"),
+                .endpoint = field("Endpoint")};
+  if (detail.region.empty())
+    detail.region = clean(response.header("x-amz-bucket-region").value_or(""));
   return detail;
 }
 

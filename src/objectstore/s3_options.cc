@@ -20,12 +20,23 @@ constexpr std::array<std::string_view, 10> kKeys = {
 
 constexpr unsigned kMaxConnections = 256;
 
+// Whether the destination is the one that the section names, or under it. A section without a
+// region is for all.
+bool is_under(std::string url, const std::string& section) {
+  constexpr std::size_t kScheme = 5;  // "s3://"
+  const std::size_t host_end = url.find('/', kScheme);
+  const std::size_t at = url.find('@');
+  if (section.find('@') == std::string::npos && at < host_end) url.erase(at, host_end - at);
+  return url.starts_with(section) &&
+         (section.ends_with('/') || url.size() == section.size() || url[section.size()] == '/');
+}
+
 // The settings for one destination.
 std::map<std::string, std::string> settings_of(const std::string& url, const IniFile& settings) {
   std::map<std::string, std::string> found;
   std::string longest;
   for (const auto& [section, values] : settings) {
-    if (url.starts_with(section) && section.size() > longest.size()) longest = section;
+    if (is_under(url, section) && section.size() > longest.size()) longest = section;
     for (const auto& [key, value] : values) {
       if (std::ranges::find(kKeys, key) == kKeys.end())
         throw Error(ErrorKind::kInvalidArgument, "[{}] has an unknown key '{}'; there are {}",
@@ -64,7 +75,7 @@ void set_endpoint(const std::string& endpoint, S3Options& options) {
     throw Error(
         ErrorKind::kInvalidArgument,
         "'{}' is no address of an S3 server: it looks like https://host or http://host:port",
-        endpoint);
+        endpoint.find('@') == std::string::npos ? endpoint : "***");  // a password, that is
   options.scheme = scheme;
   options.host = host;
 }

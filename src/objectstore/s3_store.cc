@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <charconv>
 #include <random>
 #include <thread>
@@ -23,13 +24,13 @@ namespace {
 
 // With pauses that double, up to the longest: about a minute in all.
 constexpr unsigned kTries = 9;
+// No try begins later than this, however long each has taken.
+constexpr std::chrono::seconds kLongestEffort{60};
 constexpr std::chrono::milliseconds kLongestPause{15'000};
 
 // XML of errors, and of a page of 1000 objects with keys of at most 1024 bytes.
 constexpr std::size_t kMaxErrorBody = 64UL * 1024;
 constexpr std::size_t kMaxListPage = 4UL * 1024 * 1024;
-
-constexpr std::array kOrdinaryStatuses = {304L, 404L, 412L, 416L, 501L};
 
 bool is_success(long status) {
   return status >= 200 && status < 300;
@@ -57,12 +58,32 @@ std::optional<Number> parse_number(std::string_view text) {
   return number;
 }
 
-// The body is all that the server said it would send. Without a length, a connection that breaks
-// can't be told from the end.
+// A page that something on the way puts in the place of an answer has no ETag; all servers of S3
+// send one with an object.
+void check_is_object(const HttpClient::Response& response) {
+  if (!response.header("etag")) ask_again("the answer is none of S3's");
+}
+
+// The body is whole. Without length and chunks, a connection that breaks can't be told from the
+// end; with them, libcurl has looked.
 void check_whole(const HttpClient::Response& response) {
-  if (!is_success(response.status)) return;
-  const auto length = parse_number<std::uint64_t>(response.header("content-length").value_or(""));
-  if (!length || *length != response.body.size()) ask_again("the answer was cut off");
+  check_is_object(response);
+  if (!response.header("content-length") && !response.header("transfer-encoding"))
+    ask_again("the answer was cut off");
+}
+
+// The bytes that an answer of status 206 has: what is left of `length` from `offset` on.
+void check_range(const HttpClient::Response& response, std::uint64_t offset, std::size_t length) {
+  check_whole(response);
+  const std::string range = response.header("content-range").value_or("");
+  const std::size_t slash = range.find('/');
+  const std::size_t count = response.body.size();
+  const auto total = slash == std::string::npos
+                         ? std::nullopt
+                         : parse_number<std::uint64_t>(std::string_view(range).substr(slash + 1));
+  if (!total || *total <= offset || count != std::min<std::uint64_t>(length, *total - offset) ||
+      !range.starts_with(fmt::format("bytes {}-{}/", offset, offset + count - 1)))
+    ask_again("the answer is another range than was asked for");
 }
 
 // Seconds, in listings as in headers, so that the two can be compared.
@@ -86,7 +107,7 @@ std::string S3Store::host() const {
              : options_.host;
 }
 
-HttpClient::Request S3Store::signed_request(const Call& call) {
+HttpClient::Request S3Store::signed_request(Call& call) {
   std::string path = "/";
   if (options_.addressing == S3Options::Addressing::kPath) path += options_.bucket + "/";
   if (!call.key.empty()) path += options_.path + call.key;
@@ -96,7 +117,8 @@ HttpClient::Request S3Store::signed_request(const Call& call) {
                     .headers = call.headers,
                     .payload = sha256(call.body)};
   request.headers["host"] = call.host;
-  sign(request, credentials_.get(), options_.region, now());
+  call.credentials = credentials_.get();
+  sign(request, call.credentials, options_.region, now());
   std::string url = fmt::format("{}://{}{}", options_.scheme, call.host, request.path);
   if (!request.query.empty()) url += "?" + encode_query(request.query);
   return {.method = call.method,
@@ -106,61 +128,92 @@ HttpClient::Request S3Store::signed_request(const Call& call) {
           .max_response = std::max(call.max_response, kMaxErrorBody)};
 }
 
-S3Store::Answer S3Store::ask(Call call, const Check& check) {
+HttpClient::Response S3Store::ask(Call call, const Check& check) {
+  const auto begin = std::chrono::steady_clock::now();
   call.host = host();
   for (unsigned tries = 1;; ++tries) {
     std::string why;
     try {
-      HttpClient::Response response = client_.perform(signed_request(call));
+      HttpClient::Response response = client_.perform([&] { return signed_request(call); });
       why = why_not(response, call);
       if (why.empty()) {
         if (check && is_success(response.status)) check(response);
-        return {.response = std::move(response), .is_repeated = tries > 1};
+        return response;
       }
     } catch (const HttpFailure& failure) {
-      if (failure.kind() == HttpFailure::Kind::kTooLarge)
-        throw Error(ErrorKind::kCorrupt, "{}", failure.message());
       if (failure.kind() == HttpFailure::Kind::kPermanent)
         throw Error(ErrorKind::kIo, "{}: {}", call.host, failure.message());
+      if (failure.kind() == HttpFailure::Kind::kTooLarge) refuse_too_large(failure, call);
       why = failure.message();
     }
-    if (tries == kTries)
+    if (tries == kTries || std::chrono::steady_clock::now() - begin > kLongestEffort)
       throw Error(ErrorKind::kIo, "{}: {} (tried {} times)", call.host, why, tries);
     spdlog::debug("{} {}: {}, will try again", call.method, call.key, why);
     pause(tries);
   }
 }
 
+// Returns if a part of an object was asked for, and one that is too long came.
+void S3Store::refuse_too_large(const HttpFailure& failure, const Call& call) const {
+  if (!call.headers.contains("range")) throw Error(ErrorKind::kCorrupt, "{}", failure.message());
+  constexpr long kPartialContent = 206;
+  if (failure.status() != kPartialContent)
+    throw Error(ErrorKind::kUnsupported, "{} does not serve parts of objects", options_.host);
+}
+
 // Empty if the answer is one. Else why the call, which may have been changed, is to be tried again.
 std::string S3Store::why_not(const HttpClient::Response& response, Call& call) {
   if (is_success(response.status)) return {};
   const std::string code = s3_error_code(response);
-  const bool is_ordinary =
-      std::ranges::find(kOrdinaryStatuses, response.status) != kOrdinaryStatuses.end();
-  if (is_ordinary && code != "NoSuchBucket") return {};
+  switch (response.status) {
+    case 404:
+      if (code == "NoSuchBucket") break;
+      // Something on the way to the server may answer so, too, and what isn't there may be removed.
+      if (code == "NoSuchKey" || (call.method == "HEAD" && response.header("x-amz-request-id")))
+        return {};
+      return "HTTP status 404 that is not S3's";
+    case 412:
+    case 416:
+    case 501:
+      return {};
+    default:
+      break;
+  }
   if (is_transient(response, code)) return fmt::format("HTTP status {} {}", response.status, code);
   if (is_expired_key(code) && !std::exchange(call.has_new_keys, true)) {
-    credentials_.forget();
+    credentials_.forget(call.credentials);
     return code;
   }
-  // A bucket that was made just now, whose name not all servers of the cloud know yet.
-  const std::string location = response.header("location").value_or("");
-  const std::string scheme = options_.scheme + "://";
-  if (response.status == 307 && location.starts_with(scheme)) {
-    const std::string rest = location.substr(scheme.size());
-    std::string other = rest.substr(0, rest.find_first_of("/?"));
-    if (other != call.host) return "it is served at " + (call.host = std::move(other));
-  }
+  if (const std::string other = redirected_host(response);
+      !other.empty() && other != std::exchange(call.host, other))
+    return "it is served at " + other;
   // What is missing is not said in any other way.
   if (code == "InvalidRequest" && call.method == "PUT" && !call.headers.contains("content-md5")) {
     call.headers["content-md5"] = md5(call.body);
     wants_md5_ = true;
     return code;
   }
-  // An answer to HEAD has no body that could tell the reason.
-  if (call.method == "HEAD")
+  // An answer to HEAD has no body that could tell the reason: this throws it, or has fetched new
+  // keys.
+  if (call.method == "HEAD") {
     ask({.method = "GET", .key = call.key, .headers = {{"range", "bytes=0-0"}}});
+    return fmt::format("HTTP status {}", response.status);
+  }
   throw s3_error(response, options_);
+}
+
+// Where a bucket is that was made just now, and whose name not all servers of the cloud know yet;
+// empty if the answer does not say it.
+std::string S3Store::redirected_host(const HttpClient::Response& response) const {
+  const std::string location = response.header("location").value_or("");
+  const std::string scheme = options_.scheme + "://";
+  if (response.status != 307 || !location.starts_with(scheme)) return {};
+  std::string host = location.substr(scheme.size());
+  host.resize(std::min(host.size(), host.find_first_of("/?")));
+  const bool is_host = std::ranges::all_of(host, [](unsigned char c) {
+    return std::isalnum(c) != 0 || c == '.' || c == '-' || c == ':';
+  });
+  return is_host ? host : "";
 }
 
 // Anything between a half and the whole, so that those who failed together don't come together.
@@ -172,8 +225,8 @@ void S3Store::pause(unsigned tries) const {
       std::chrono::milliseconds(std::uniform_int_distribution(whole / 2, whole)(random)));
 }
 
-S3Store::Answer S3Store::put_object(const std::string& key, std::span<const std::byte> data,
-                                    Headers headers) {
+HttpClient::Response S3Store::put_object(const std::string& key, std::span<const std::byte> data,
+                                         Headers headers) {
   check_key(key);
   if (!options_.storage_class.empty()) headers["x-amz-storage-class"] = options_.storage_class;
   if (!options_.encryption.empty()) headers["x-amz-server-side-encryption"] = options_.encryption;
@@ -181,41 +234,47 @@ S3Store::Answer S3Store::put_object(const std::string& key, std::span<const std:
     headers["x-amz-server-side-encryption-aws-kms-key-id"] = options_.kms_key;
   if (wants_md5_) headers["content-md5"] = md5(data);
   return with_context(key, [&] {
-    return ask({.method = "PUT", .key = key, .headers = std::move(headers), .body = data});
+    return ask({.method = "PUT", .key = key, .headers = std::move(headers), .body = data},
+               &check_is_object);
   });
 }
 
 void S3Store::put(const std::string& key, std::span<const std::byte> data) {
-  const HttpClient::Response response = put_object(key, data, {}).response;
+  const HttpClient::Response response = put_object(key, data, {});
   if (!is_success(response.status)) throw s3_error(response, options_);
 }
 
 PutOutcome S3Store::put_if_absent(const std::string& key, std::span<const std::byte> data) {
-  check_key(key);
+  // Some servers don't know the condition, and not all of them say so.
+  if (head(key)) return PutOutcome::kAlreadyThere;
   if (puts_if_absent_) {
-    const Answer answer = put_object(key, data, {{"if-none-match", "*"}});
-    const HttpClient::Response& response = answer.response;
+    const HttpClient::Response response = put_object(key, data, {{"if-none-match", "*"}});
     if (is_success(response.status)) return PutOutcome::kStored;
-    if (response.status == 412) {
-      // It may have been ourselves, a moment ago.
-      if (!answer.is_repeated) return PutOutcome::kAlreadyThere;
-      const std::vector<std::byte> there =
-          get(key, std::max<std::size_t>(data.size(), kMaxErrorBody));
-      return std::ranges::equal(there, data) ? PutOutcome::kStored : PutOutcome::kAlreadyThere;
-    }
+    if (response.status == 412) return whose_object(key, data);
     if (response.status != 501) throw s3_error(response, options_);
     puts_if_absent_ = false;
   }
-  if (head(key)) return PutOutcome::kAlreadyThere;
   put(key, data);
   return PutOutcome::kStored;
+}
+
+// What is there may have been put by ourselves, a moment ago: an answer was lost, and the request
+// sent again, by libcurl or by us.
+PutOutcome S3Store::whose_object(const std::string& key, std::span<const std::byte> data) {
+  try {
+    const std::vector<std::byte> there = get(key, data.size());
+    if (std::ranges::equal(there, data)) return PutOutcome::kStored;
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kNotFound && error.kind() != ErrorKind::kCorrupt) throw;
+  }
+  return PutOutcome::kAlreadyThere;
 }
 
 std::vector<std::byte> S3Store::get(const std::string& key, std::uint64_t max_size) {
   check_key(key);
   return with_context(key, [&] {
     HttpClient::Response response =
-        ask({.method = "GET", .key = key, .max_response = max_size}, &check_whole).response;
+        ask({.method = "GET", .key = key, .max_response = max_size}, &check_whole);
     if (response.status == 404) throw Error(ErrorKind::kNotFound, "there is no such object");
     if (!is_success(response.status)) throw s3_error(response, options_);
     if (response.body.size() > max_size)
@@ -230,22 +289,14 @@ std::size_t S3Store::get_range(const std::string& key, std::uint64_t offset,
   // No range has no bytes: one is asked for.
   const std::size_t length = std::max<std::size_t>(out.size(), 1);
   return with_context(key, [&] {
-    const auto check = [&](const HttpClient::Response& response) {
-      check_whole(response);
-      if (response.status != 206) return;
-      const std::string range = response.header("content-range").value_or("");
-      const std::size_t count = response.body.size();
-      if (count == 0 || count > length ||
-          !range.starts_with(fmt::format("bytes {}-{}/", offset, offset + count - 1)))
-        ask_again("the answer is another range than was asked for");
-    };
     const HttpClient::Response response =
         ask({.method = "GET",
              .key = key,
              .headers = {{"range", fmt::format("bytes={}-{}", offset, offset + length - 1)}},
              .max_response = length},
-            check)
-            .response;
+            [&](const HttpClient::Response& part) {
+              if (part.status == 206) check_range(part, offset, length);
+            });
     if (response.status == 404) throw Error(ErrorKind::kNotFound, "there is no such object");
     if (response.status == 416) return std::size_t{0};
     if (response.status != 206) {
@@ -265,6 +316,7 @@ std::optional<ObjectInfo> S3Store::head(const std::string& key) {
   return with_context(key, [&]() -> std::optional<ObjectInfo> {
     ObjectInfo info{.key = key, .size = 0, .modified = {}};
     const auto check = [&](const HttpClient::Response& response) {
+      check_is_object(response);
       const auto size = parse_number<std::uint64_t>(response.header("content-length").value_or(""));
       const std::time_t time =
           ::curl_getdate(response.header("last-modified").value_or("").c_str(), nullptr);
@@ -273,7 +325,7 @@ std::optional<ObjectInfo> S3Store::head(const std::string& key) {
       info.modified = std::chrono::floor<std::chrono::milliseconds>(
           std::chrono::system_clock::from_time_t(time));
     };
-    const HttpClient::Response response = ask({.method = "HEAD", .key = key}, check).response;
+    const HttpClient::Response response = ask({.method = "HEAD", .key = key}, check);
     if (response.status == 404) return std::nullopt;
     if (!is_success(response.status)) throw s3_error(response, options_);
     return info;
@@ -296,7 +348,7 @@ void S3Store::list_pages(
         ask_again("the answer is no list of objects");
     };
     const HttpClient::Response response =
-        ask({.method = "GET", .query = page, .max_response = kMaxListPage}, check).response;
+        ask({.method = "GET", .query = page, .max_response = kMaxListPage}, check);
     if (!is_success(response.status)) throw s3_error(response, options_);
     const pugi::xml_node result = document.child("ListBucketResult");
     for (const pugi::xml_node entry : result.children()) {
@@ -307,7 +359,7 @@ void S3Store::list_pages(
       const auto size = parse_number<std::uint64_t>(entry.child_value("Size"));
       const auto time = parse_iso_time(entry.child_value("LastModified"));
       if (!size || !time)
-        throw Error(ErrorKind::kIo, "{} lists '{}' without size or time", options_.host, key);
+        throw Error(ErrorKind::kIo, "{} lists an object without size or time", options_.host);
       const ObjectInfo info{.key = key, .size = *size, .modified = *time};
       visit(key, &info);
     }
@@ -352,7 +404,7 @@ std::vector<std::string> S3Store::list_directories(const std::string& prefix) {
 void S3Store::remove(const std::string& key) {
   check_key(key);
   with_context(key, [&] {
-    const HttpClient::Response response = ask({.method = "DELETE", .key = key}).response;
+    const HttpClient::Response response = ask({.method = "DELETE", .key = key});
     if (!is_success(response.status) && response.status != 404) throw s3_error(response, options_);
   });
 }

@@ -1,10 +1,10 @@
 // Objects in a bucket of S3: Amazon's, or any server's that speaks its API. ("Amazon S3 API
 // Reference"; what is asked of a server: PutObject, GetObject with a range, HeadObject,
-// ListObjectsV2, DeleteObject, DeleteObjects.)
+// ListObjectsV2, DeleteObject.) It must show at once, to all, what was put and what was removed, in
+// listings, too: so do Amazon's, Ceph and Minio, but not a Swift of several machines.
 //
 // What may pass is tried again for about a minute, with growing pauses: no connection, a connection
-// that stalls or breaks, an answer that is cut off or makes no sense, statuses that ask for it. All
-// requests can be repeated without harm.
+// that stalls or breaks, an answer that is cut off or makes no sense, statuses that ask for it.
 #pragma once
 
 #include <atomic>
@@ -25,8 +25,8 @@ class S3Store : public ObjectStore {
                    std::chrono::milliseconds pause = std::chrono::milliseconds(200));
 
   void put(const std::string& key, std::span<const std::byte> data) override;
-  // Where a server does not offer it (501), it is looked first: of several callers at once, more
-  // than one may be told kStored then.
+  // Of several callers at once, more than one may be told kStored if they put the same bytes, or if
+  // the server does not know "If-None-Match: *".
   PutOutcome put_if_absent(const std::string& key, std::span<const std::byte> data) override;
   std::vector<std::byte> get(const std::string& key, std::uint64_t max_size) override;
   std::size_t get_range(const std::string& key, std::uint64_t offset,
@@ -49,20 +49,21 @@ class S3Store : public ObjectStore {
     std::size_t max_response = 0;
 
     std::string host = {};
+    S3Credentials credentials = {};  // of the last try
     bool has_new_keys = false;
   };
-  struct Answer {
-    HttpClient::Response response;
-    bool is_repeated = false;  // an earlier try may have been done, though no answer came
-  };
-  // The answer, of status 2xx, 304, 404, 412, 416 or 501; all others are thrown. `check` throws
+  // The answer, of status 2xx, 404, 412, 416 or 501; all others are thrown. `check` throws
   // HttpFailure if a success makes no sense: then it is asked for again.
   using Check = std::function<void(const HttpClient::Response& response)>;
-  Answer ask(Call call, const Check& check = {});
-  HttpClient::Request signed_request(const Call& call);
+  HttpClient::Response ask(Call call, const Check& check = {});
+  HttpClient::Request signed_request(Call& call);
   std::string why_not(const HttpClient::Response& response, Call& call);
+  std::string redirected_host(const HttpClient::Response& response) const;
+  void refuse_too_large(const HttpFailure& failure, const Call& call) const;
   void pause(unsigned tries) const;
-  Answer put_object(const std::string& key, std::span<const std::byte> data, Headers headers);
+  HttpClient::Response put_object(const std::string& key, std::span<const std::byte> data,
+                                  Headers headers);
+  PutOutcome whose_object(const std::string& key, std::span<const std::byte> data);
   std::string host() const;
   void list_pages(
       const Query& query,

@@ -335,7 +335,7 @@ VolumeView Volumes::Replacement::commit() {
   try {
     activate_again();
   } catch (const Error& error) {
-    throw Error(error.kind(),
+    throw Error(ErrorKind::kUnavailable,
                 "volume '{}' is restored, but can't be used before the daemon is restarted: {}",
                 volume_.name, error.message());
   }

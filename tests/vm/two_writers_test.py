@@ -1,7 +1,8 @@
 """Two daemons that write to one lineage of backups in one destination: either may stand still for an hour, at any moment, and go on."""
 # budget: 800
-# machine: --memory 2G --disk data2=4G --disk meta2=64M
+# machine: --memory 2G --disk store=4G --disk data2=4G --disk meta2=64M
 
+import contextlib
 import json
 import os
 import signal
@@ -10,12 +11,10 @@ import threading
 import time
 import unittest
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import quote
 
 from support import (
-    MIB, Daemon, DockerCall, PoolTest, convoy, convoy_json, device_digest, dm_devices, pool_options, run, snapshot_device,
+    MIB, Daemon, PoolTest, convoy, convoy_json, device_digest, dm_devices, pool_options, run, snapshot_device,
     thin_check, wait_until, wipe,
 )
 
@@ -34,6 +33,13 @@ class TwoWriters(PoolTest):
 
     def setUp(self) -> None:
         super().setUp()
+        # On a disk, whose every sync takes a moment, in which the other side may come up.
+        self.destination = Path("/mnt/store")
+        self.destination.mkdir(exist_ok=True)
+        run("mkfs.ext4", "-q", "-F", os.environ["DISK_STORE"])
+        run("mount", os.environ["DISK_STORE"], self.destination)
+        self.addCleanup(run, "umount", self.destination)
+        self.url = f"vfs://{self.destination}/"
         wipe(DATA2, META2)
         run("rm", "-rf", ROOT2)
         self.second = Daemon(pool=pool_options(DATA2, META2, thinpoolname="second-pool"), root=ROOT2, socket=SOCKET2)
@@ -80,7 +86,7 @@ class TwoWriters(PoolTest):
                 convoy("backup", "delete", url, socket=SOCKET2)
         convoy("backup", "gc", self.url, socket=SOCKET2)
 
-    @contextmanager
+    @contextlib.contextmanager
     def stopped(self, daemon: Daemon) -> Iterator[None]:
         assert daemon.process
         daemon.process.send_signal(signal.SIGSTOP)
@@ -134,12 +140,13 @@ class TwoWriters(PoolTest):
             self.back_up_second()
             self.delete_all_but(self.backups_of_second[-1:])
 
-        for packs in range(3):
+        for packs in (0, 1, 1):
             before = self.packs()
             self.back_up_with_a_pause(
                 lambda: self.leases() > 0 and self.packs() >= before + packs, hour_of_the_second
             )
-        self.assertEqual(self.outcomes, ["lost its lease"] * 3)
+        # The first may not have looked for what it builds on when it was stopped: then it takes another.
+        self.assertEqual(self.outcomes[1:], ["lost its lease"] * 2)
 
     def test_a_backup_that_stands_still_for_a_moment(self) -> None:
         self.outcomes = []
@@ -153,38 +160,42 @@ class TwoWriters(PoolTest):
             self.back_up_with_a_pause(lambda: self.packs() > before, moment_of_the_second)
         self.assertEqual(self.outcomes, ["completed"] * 2)
 
+    def plans(self) -> int:
+        with contextlib.suppress(FileNotFoundError):
+            (lineage,) = os.listdir(self.destination / "convoy/volumes")
+            return len(os.listdir(self.destination / "convoy/volumes" / lineage / "gc"))
+        return 0
+
     def test_a_deletion_that_stands_still(self) -> None:
         interrupted = 0
-        for step in range(12):
+        for step in range(16):
             self.back_up_second()
             self.back_up_second()
-            connection = DockerCall(SOCKET2)
-            answered = threading.Event()
-
-            def wait_for_end() -> None:
-                connection.getresponse().read()
-                answered.set()
-
-            connection.request("DELETE", f"/v1/backup?url={quote(self.backups_of_second[-2], safe='')}")
-            answer = threading.Thread(target=wait_for_end)
-            answer.start()
-            time.sleep(0.004 * step)
+            url = self.backups_of_second[-2]
+            deletion = threading.Thread(target=convoy, args=("backup", "delete", url), kwargs={"socket": SOCKET2})
+            plans = self.plans()
+            deletion.start()
+            # When its plan is there, and then a little later each time.
+            while self.plans() == plans and deletion.is_alive():
+                pass
+            time.sleep(0.0005 * step)
             with self.stopped(self.second):
-                time.sleep(0.05)
-                interrupted += not answered.is_set()
-                # The first daemon deletes what the second one does, and builds on what is left.
+                interrupted += self.plans() > plans
+                # Meanwhile the first daemon builds on what is left, and tidies up.
                 self.change(self.mountpoint, 0, MIB)
                 snapshot = self.snapshot_of_first()
-                url = convoy("backup", "create", snapshot, "--dest", self.url)
+                kept = convoy("backup", "create", snapshot, "--dest", self.url)
                 if step % 2 == 0:
                     pass_an_hour()
                 convoy("backup", "gc", self.url)
                 self.check_backups()
-            answer.join(timeout=60)
-            connection.close()
+            deletion.join(timeout=60)
+            self.assertFalse(deletion.is_alive(), "the deletion never ends")
+            self.assertNotIn(url, convoy_json("backup", "list", self.url))
             self.check_backups()
-            self.check_restore(url, snapshot)
-        self.assertGreater(interrupted, 0, "no deletion was ever interrupted")
+            self.check_restore(kept, snapshot)
+        print(f"{interrupted} deletions were interrupted")
+        self.assertGreater(interrupted, 1)
 
 
 if __name__ == "__main__":
