@@ -76,7 +76,11 @@ class Anvil {
     for (std::uint64_t block = 0; block < kBlocks; block += 2) write(block);
     while (snapshots_.size() < kSnapshots) take_snapshot();
     writer_ = std::jthread([this](const std::stop_token& stop) {
-      while (!stop.stop_requested()) strike();
+      while (!stop.stop_requested()) {
+        // A mutex is not fair: whoever asks for it again at once may keep it for minutes.
+        if (lock_is_wanted_) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        strike();
+      }
     });
   }
   Anvil(const Anvil&) = delete;
@@ -114,7 +118,9 @@ class Anvil {
 
   void take_snapshot() {
     // The writer waits here, and so its next write is known to come after.
+    lock_is_wanted_ = true;
     const std::lock_guard lock(lock_);
+    lock_is_wanted_ = false;
     const std::uint32_t id = ++last_id_;
     pool_.create_snapshot({id}, {kVolume}, kVolumeName);
     snapshots_[id] = content_;
@@ -148,6 +154,7 @@ class Anvil {
 
   KernelThinPool& pool_;
   std::mutex lock_;  // what the writer uses as well
+  std::atomic<bool> lock_is_wanted_ = false;
   std::mt19937_64 random_;
   UniqueFd device_;
   AlignedBuffer page_{kDirectAlignment};
