@@ -1,0 +1,325 @@
+// What the client of S3 does with answers that a well-behaved server never gives. The server here
+// is a script; that the client works with real ones is shown in tests/s3.
+#include "objectstore/s3_store.h"
+
+#include <map>
+#include <thread>
+
+#include <arpa/inet.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "sys/file.h"
+
+namespace convoy {
+namespace {
+
+using testing::HasSubstr;
+
+struct ServedRequest {
+  std::string method, target;
+  std::map<std::string, std::string> headers;  // names as they came, in lower case
+  std::string body;
+
+  bool has(const std::string& name) const { return headers.contains(name); }
+};
+
+struct Answer {
+  int status = 200;
+  std::map<std::string, std::string> headers = {};
+  std::string body = {};
+};
+
+// Serves one connection after the other, one request in each.
+class ScriptedServer {
+ public:
+  using Script = std::function<Answer(const ServedRequest&)>;
+
+  explicit ScriptedServer(Script script)
+      : script_(std::move(script)), listener_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof address;
+    auto* const any = reinterpret_cast<sockaddr*>(&address);
+    if (::bind(listener_.get(), any, size) != 0 || ::listen(listener_.get(), 16) != 0 ||
+        ::getsockname(listener_.get(), any, &size) != 0)
+      throw system_error(errno, "the server can't listen");
+    host_ = "127.0.0.1:" + std::to_string(ntohs(address.sin_port));
+    thread_ = std::jthread([this] { serve(); });
+  }
+  ScriptedServer(const ScriptedServer&) = delete;
+  ScriptedServer& operator=(const ScriptedServer&) = delete;
+  ~ScriptedServer() { ::shutdown(listener_.get(), SHUT_RDWR); }
+
+  const std::string& host() const { return host_; }
+  // For what the script uses as well.
+  template <typename Action>
+  auto with_lock(Action&& action) {
+    const std::lock_guard lock(mutex_);
+    return std::forward<Action>(action)();
+  }
+  std::vector<ServedRequest> requests() {
+    return with_lock([&] { return requests_; });
+  }
+
+ private:
+  void serve() {
+    while (true) {
+      const UniqueFd connection(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+      if (!connection) return;
+      const ServedRequest request = receive(connection.get());
+      const Answer answer = with_lock([&] {
+        requests_.push_back(request);
+        return script_(request);
+      });
+      std::string text =
+          fmt::format("HTTP/1.1 {} Something\r\nconnection: close\r\n", answer.status);
+      for (const auto& [name, value] : answer.headers)
+        text += fmt::format("{}: {}\r\n", name, value);
+      if (!answer.headers.contains("content-length"))
+        text += fmt::format("content-length: {}\r\n", answer.body.size());
+      text += "\r\n";
+      if (request.method != "HEAD") text += answer.body;
+      write_all(connection.get(), as_bytes(text));
+    }
+  }
+
+  static ServedRequest receive(int connection) {
+    std::string text;
+    const auto read_more = [&] {
+      std::array<char, 4096> part = {};
+      const ssize_t count = ::read(connection, part.data(), part.size());
+      if (count <= 0) return false;
+      text.append(part.data(), static_cast<std::size_t>(count));
+      return true;
+    };
+    while (text.find("\r\n\r\n") == std::string::npos && read_more()) {
+    }
+    ServedRequest request;
+    std::istringstream head(text.substr(0, text.find("\r\n\r\n")));
+    std::string line;
+    head >> request.method >> request.target;
+    std::getline(head, line);
+    while (std::getline(head, line)) {
+      while (line.ends_with('\r')) line.pop_back();
+      std::string name = line.substr(0, line.find(':'));
+      std::ranges::transform(name, name.begin(), [](unsigned char c) { return std::tolower(c); });
+      const std::size_t value = line.find_first_not_of(' ', name.size() + 1);
+      request.headers[name] = value == std::string::npos ? "" : line.substr(value);
+    }
+    const std::size_t length =
+        request.has("content-length") ? std::stoul(request.headers["content-length"]) : 0;
+    const std::size_t begin = text.find("\r\n\r\n") + 4;
+    while (text.size() < begin + length && read_more()) {
+    }
+    request.body = text.substr(begin);
+    return request;
+  }
+
+  const Script script_;
+  UniqueFd listener_;
+  std::string host_;
+  std::mutex mutex_;
+  std::vector<ServedRequest> requests_;
+  std::jthread thread_;  // last, since it uses all the others
+};
+
+Answer error_answer(int status, const std::string& code) {
+  return {.status = status,
+          .headers = {{"x-amz-request-id", "1"}},
+          .body = "<Error><Code>" + code + "</Code></Error>"};
+}
+
+Answer object_answer(const std::string& body = "") {
+  return {.status = 200, .headers = {{"etag", "\"1\""}}, .body = body};
+}
+
+const std::map<std::string, std::string> kKeys = {
+    {"AWS_ACCESS_KEY_ID", "access"}, {"AWS_SECRET_ACCESS_KEY", "secret"}, {"HOME", "/nonexistent"}};
+
+S3Store store_at(const ScriptedServer& server, const std::string& settings = "",
+                 std::map<std::string, std::string> variables = kKeys) {
+  const Environment environment = [variables = std::move(variables)](const char* name) {
+    const auto found = variables.find(name);
+    return found == variables.end() ? std::nullopt : std::optional(found->second);
+  };
+  return S3Store(resolve_s3({.bucket = "bucket", .region = "", .path = "p/"}, "s3://bucket/p/",
+                            "http://" + server.host(), parse_ini(settings), environment),
+                 environment, std::chrono::milliseconds(1));
+}
+
+ErrorKind kind_of(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const Error& error) {
+    return error.kind();
+  }
+  return ErrorKind::kInternal;
+}
+
+TEST(S3StoreTest, PutsIfAbsentByAConditionOfTheServers) {
+  std::string there;
+  ScriptedServer server([&](const ServedRequest& request) {
+    if (request.method == "HEAD") return error_answer(404, "");
+    if (request.method == "GET") return object_answer(there);
+    EXPECT_EQ(request.headers.at("if-none-match"), "*");
+    return there.empty() ? object_answer() : error_answer(412, "PreconditionFailed");
+  });
+  S3Store store = store_at(server);
+  EXPECT_EQ(store.put_if_absent("key", as_bytes("ours")), PutOutcome::kStored);
+  server.with_lock([&] { there = "another's"; });
+  EXPECT_EQ(store.put_if_absent("key", as_bytes("ours")), PutOutcome::kAlreadyThere);
+  server.with_lock([&] { there = "ours"; });  // it was put, and the answer lost
+  EXPECT_EQ(store.put_if_absent("key", as_bytes("ours")), PutOutcome::kStored);
+}
+
+TEST(S3StoreTest, DoesNotTakeAPagesWordForAnAnswer) {
+  int calls = 0;
+  ScriptedServer server([&](const ServedRequest& request) {
+    const bool is_first = ++calls % 2 == 1;
+    if (is_first) return Answer{.status = request.method == "PUT" ? 200 : 404, .body = "<html>"};
+    return object_answer("text");
+  });
+  S3Store store = store_at(server);
+  store.put("key", as_bytes("text"));
+  EXPECT_EQ(as_text(store.get("key", 100)), "text");
+  EXPECT_EQ(server.requests().size(), 4U);
+}
+
+TEST(S3StoreTest, TakesOnlyTheWholeOfWhatItAskedFor) {
+  int calls = 0;
+  ScriptedServer server([&](const ServedRequest&) {
+    Answer answer = object_answer("3456");
+    answer.status = 206;
+    const std::array<const char*, 4> ranges = {"bytes 0-3/10", "bytes 3-5/10", "", "bytes 3-6/10"};
+    answer.headers["content-range"] = ranges[static_cast<std::size_t>(calls++)];
+    return answer;
+  });
+  std::array<std::byte, 4> out = {};
+  EXPECT_EQ(store_at(server).get_range("key", 3, out), 4U);
+  EXPECT_EQ(server.requests().size(), 4U);
+}
+
+TEST(S3StoreTest, SaysThatAServerDoesNotServeParts) {
+  ScriptedServer server(
+      [&](const ServedRequest&) { return object_answer(std::string(100'000, 'x')); });
+  std::array<std::byte, 4> out = {};
+  EXPECT_EQ(kind_of([&] { store_at(server).get_range("key", 3, out); }), ErrorKind::kUnsupported);
+  EXPECT_EQ(kind_of([&] { store_at(server).get("key", 99'999); }), ErrorKind::kCorrupt);
+}
+
+TEST(S3StoreTest, TellsTheReasonWhyHeadWasRefused) {
+  ScriptedServer server([&](const ServedRequest& request) {
+    return request.method == "HEAD" ? Answer{.status = 403}
+                                    : error_answer(403, "InvalidAccessKeyId");
+  });
+  try {
+    store_at(server).head("key");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_THAT(error.message(), HasSubstr("does not know the access key"));
+  }
+}
+
+TEST(S3StoreTest, GivesUpInTheEnd) {
+  ScriptedServer server([&](const ServedRequest&) { return Answer{.status = 503}; });
+  EXPECT_EQ(kind_of([&] { store_at(server).get("key", 1); }), ErrorKind::kIo);
+  EXPECT_EQ(server.requests().size(), 9U);
+}
+
+TEST(S3StoreTest, SendsWhatTheSettingsSay) {
+  ScriptedServer server([&](const ServedRequest&) { return object_answer(); });
+  store_at(server,
+           "[s3://bucket/]\nstorage-class = COLD\nencryption = aws:kms\nkms-key-id = key-1\n")
+      .put("a!/c", as_bytes("text"));
+  const ServedRequest request = server.requests().at(0);
+  EXPECT_EQ(request.target, "/bucket/p/a%21/c");
+  EXPECT_EQ(request.headers.at("x-amz-storage-class"), "COLD");
+  EXPECT_EQ(request.headers.at("x-amz-server-side-encryption"), "aws:kms");
+  EXPECT_EQ(request.headers.at("x-amz-server-side-encryption-aws-kms-key-id"), "key-1");
+  EXPECT_THAT(request.headers.at("authorization"),
+              HasSubstr("x-amz-server-side-encryption-aws-kms-key-id;x-amz-storage-class"));
+}
+
+TEST(S3StoreTest, SendsAChecksumWhereTheBucketWantsOne) {
+  ScriptedServer server([&](const ServedRequest& request) {
+    return request.has("content-md5") ? object_answer() : error_answer(400, "InvalidRequest");
+  });
+  S3Store store = store_at(server);
+  store.put("key", as_bytes("text"));
+  store.put("key", as_bytes("text"));
+  ASSERT_EQ(server.requests().size(), 3U);
+  EXPECT_EQ(server.requests().back().headers.at("content-md5"), "HLJR7A1WjeapKbUgxK7Y0Q==");
+}
+
+TEST(S3StoreTest, FollowsABucketToItsServer) {
+  ScriptedServer other([&](const ServedRequest&) { return object_answer("there"); });
+  ScriptedServer server([&](const ServedRequest& request) {
+    return Answer{.status = 307,
+                  .headers = {{"location", "http://" + other.host() + request.target}}};
+  });
+  EXPECT_EQ(as_text(store_at(server).get("key", 100)), "there");
+  EXPECT_EQ(other.requests().at(0).headers.at("host"), other.host());
+}
+
+std::string keys_json(const std::string& name, std::chrono::minutes left) {
+  return fmt::format(
+      R"({{"AccessKeyId":"{}","SecretAccessKey":"s","Token":"t","Expiration":"{}"}})", name,
+      format_rfc3339(now() + left));
+}
+
+TEST(S3StoreTest, FetchesOtherKeysWhenTheseHaveExpired) {
+  int fetched = 0;
+  ScriptedServer server([&](const ServedRequest& request) {
+    if (request.target == "/keys") {
+      EXPECT_EQ(request.headers.at("authorization"), "permission");
+      return Answer{.body = keys_json("key" + std::to_string(++fetched), std::chrono::minutes(60))};
+    }
+    const bool is_old = request.headers.at("authorization").find("=key1/") != std::string::npos;
+    return is_old ? error_answer(400, "ExpiredToken") : object_answer("text");
+  });
+  S3Store store =
+      store_at(server, "",
+               {{"HOME", "/nonexistent"},
+                {"AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://" + server.host() + "/keys"},
+                {"AWS_CONTAINER_AUTHORIZATION_TOKEN", "permission"}});
+  EXPECT_EQ(as_text(store.get("key", 100)), "text");
+  EXPECT_EQ(server.requests().back().headers.at("x-amz-security-token"), "t");
+  EXPECT_EQ(server.with_lock([&] { return fetched; }), 2);
+}
+
+TEST(S3StoreTest, HasTheKeysOfAnInstancesRole) {
+  int fetched = 0;
+  bool is_ill = false;
+  ScriptedServer server([&](const ServedRequest& request) {
+    if (request.target == "/latest/api/token") {
+      EXPECT_EQ(request.method, "PUT");
+      return Answer{.status = is_ill ? 503 : 200, .body = "token"};
+    }
+    const std::string roles = "/latest/meta-data/iam/security-credentials/";
+    if (!request.target.starts_with(roles)) return object_answer("text");
+    EXPECT_EQ(request.headers.at("x-aws-ec2-metadata-token"), "token");
+    if (request.target == roles) return Answer{.body = "role\n"};
+    EXPECT_EQ(request.target, roles + "role");
+    ++fetched;
+    return Answer{.body = keys_json("key", std::chrono::minutes(4))};  // to be renewed at once
+  });
+  S3Store store = store_at(
+      server, "",
+      {{"HOME", "/nonexistent"}, {"AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://" + server.host()}});
+  EXPECT_EQ(as_text(store.get("key", 100)), "text");
+  EXPECT_EQ(as_text(store.get("key", 100)), "text");
+  server.with_lock([&] {
+    EXPECT_EQ(fetched, 2);
+    is_ill = true;  // the keys that are known are good for four minutes
+  });
+  EXPECT_EQ(as_text(store.get("key", 100)), "text");
+}
+
+}  // namespace
+}  // namespace convoy
