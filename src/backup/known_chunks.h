@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <optional>
 #include <vector>
 
@@ -38,7 +39,7 @@ class KnownChunks {
   // Forgets the oldest of its bucket.
   void remember(const Reference& reference) {
     Bucket& bucket = buckets_[index(reference.digest)];
-    std::shift_right(bucket.begin(), bucket.end(), 1);
+    std::ranges::move_backward(bucket.begin(), std::prev(bucket.end()), bucket.end());
     bucket.front() = reference;
   }
 
