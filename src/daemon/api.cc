@@ -43,7 +43,8 @@ std::string object_of(const HttpRequest& request) {
       if (const std::string value = fields.text(field); !value.empty())
         return fmt::format(" of '{}'", value);
     }
-  } catch (const Error&) {  // that is what the call failed of
+  } catch (const Error&) {
+    return "";  // that is what the call failed of
   }
   return "";
 }

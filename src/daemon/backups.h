@@ -45,7 +45,7 @@ class Backups {
   };
   // Backs a snapshot up: what changed since the newest backup of its volume there whose snapshot is
   // still here, or, if there is none, all that is mapped.
-  Created create(const std::string& snapshot, const StoreAddress& destination,
+  Created create(const std::string& snapshot, const StoreAddress& address,
                  const Compression& compression, Job& job);
 
   // Makes a volume of the backup's size with its content. Throws kInvalidArgument if another size
@@ -56,13 +56,13 @@ class Backups {
     VolumeView volume;
     std::vector<Damage> lost;
   };
-  Restored restore(const NewVolume& request, const StoreAddress& backup, OnDamage on_damage,
+  Restored restore(const NewVolume& request, const StoreAddress& address, OnDamage on_damage,
                    Job& job);
 
   // Makes an unmounted volume, of the same size, what it was in the backup. Only what differs is
   // fetched. After any failure, and any damage is one, the volume is what it was before, unless the
   // message says that it is restored. Throws kBusy if it is mounted or open.
-  VolumeView restore_into(const std::string& volume, const StoreAddress& backup, Job& job);
+  VolumeView restore_into(const std::string& volume, const StoreAddress& address, Job& job);
 
   struct DamagedPart {
     std::string url;
@@ -75,7 +75,7 @@ class Backups {
   };
   // Verifies one backup, or all that are in a destination. What is broken is noted in the store, so
   // that no later backup builds on it.
-  Verified verify(const StoreAddress& backup_or_destination, VerifyDepth depth, Job& job);
+  Verified verify(const StoreAddress& address, VerifyDepth depth, Job& job);
 
   struct Listed {
     std::string url;
@@ -88,8 +88,8 @@ class Backups {
     std::vector<Error> damaged;   // one for each backup that can't be read
   };
   // Of all volumes if `volume_name` is empty; those of Rancher Convoy, too.
-  List list(const StoreAddress& destination, const std::string& volume_name);
-  Listed inspect(const StoreAddress& backup);
+  List list(const StoreAddress& address, const std::string& volume_name);
+  Listed inspect(const StoreAddress& address);
 
   struct Collected {
     struct Pack {
@@ -101,7 +101,7 @@ class Backups {
     std::vector<std::string> failures;  // of volumes of which nothing could be freed
   };
   // Frees what nobody needs in a destination, or tells what would be freed.
-  Collected collect_garbage(const StoreAddress& destination, CollectionMode mode, Job& job);
+  Collected collect_garbage(const StoreAddress& address, CollectionMode mode, Job& job);
 
   struct Unlocked {
     std::string url;
@@ -109,10 +109,10 @@ class Backups {
   };
   // Takes the leases of all who are writing backups there, or have died at it. Their backups can't
   // be completed any more.
-  std::vector<Unlocked> unlock(const StoreAddress& destination);
+  std::vector<Unlocked> unlock(const StoreAddress& address);
 
   // Throws kBusy if a restore of this daemon reads it, kUnsupported if Rancher Convoy made it.
-  void remove(const StoreAddress& backup, Job& job);
+  void remove(const StoreAddress& address, Job& job);
 
  private:
   struct OpenStore {

@@ -16,8 +16,8 @@ namespace {
 
 // Before the first use by any thread.
 void start_libcurl() {
-  static const CURLcode kStarted = ::curl_global_init(CURL_GLOBAL_DEFAULT);
-  if (kStarted != CURLE_OK) throw std::bad_alloc();
+  static const CURLcode started = ::curl_global_init(CURL_GLOBAL_DEFAULT);
+  if (started != CURLE_OK) throw std::bad_alloc();
 }
 
 bool is_permanent(CURLcode code) {
@@ -111,6 +111,7 @@ int rewind_body(void* pointer, curl_off_t offset, int origin) {
   return CURL_SEEKFUNC_OK;
 }
 
+// NOLINTNEXTLINE(readability-non-const-parameter): libcurl's type
 std::size_t take_header(char* data, std::size_t size, std::size_t count, void* pointer) {
   auto& transfer = *static_cast<Transfer*>(pointer);
   return transfer.guard(
@@ -125,6 +126,7 @@ std::size_t take_header(char* data, std::size_t size, std::size_t count, void* p
       std::size_t{0});
 }
 
+// NOLINTNEXTLINE(readability-non-const-parameter): libcurl's type
 std::size_t take_body(char* data, std::size_t size, std::size_t count, void* pointer) {
   auto& transfer = *static_cast<Transfer*>(pointer);
   return transfer.guard(

@@ -164,7 +164,7 @@ void S3Store::refuse_too_large(const HttpFailure& failure, const Call& call) con
 // Empty if the answer is one. Else why the call, which may have been changed, is to be tried again.
 std::string S3Store::why_not(const HttpClient::Response& response, Call& call) {
   if (is_success(response.status)) return {};
-  const std::string code = s3_error_code(response);
+  std::string code = s3_error_code(response);
   switch (response.status) {
     case 404:
       if (code == "NoSuchBucket") break;
@@ -218,7 +218,7 @@ std::string S3Store::redirected_host(const HttpClient::Response& response) const
 
 // Anything between a half and the whole, so that those who failed together don't come together.
 void S3Store::pause(unsigned tries) const {
-  thread_local std::minstd_rand random{std::random_device()()};
+  static thread_local std::minstd_rand random{std::random_device()()};
   const auto longest = std::min<std::chrono::milliseconds>(pause_ * (1U << tries), kLongestPause);
   const auto whole = static_cast<int>(longest.count());
   std::this_thread::sleep_for(

@@ -116,7 +116,7 @@ class Volumes {
 
   // A crash-consistent snapshot; a mounted volume's writers wait for a moment. An empty name:
   // "snapshot-" and 16 hex digits.
-  SnapshotRow create_snapshot(std::string_view volume, std::string name);
+  SnapshotRow create_snapshot(std::string_view reference, std::string name);
   void remove_snapshot(std::string_view reference);
   SnapshotRow inspect_snapshot(std::string_view reference);
 
