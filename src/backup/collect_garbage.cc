@@ -24,10 +24,11 @@
 namespace convoy {
 namespace {
 
-// How often a store is asked whether its clock has gone on, and how long. Most tell milliseconds,
-// S3 seconds.
+// How often a store is asked whether its clock has gone on. Most tell milliseconds, S3 seconds.
 constexpr std::chrono::milliseconds kClockPoll{20};
-constexpr std::chrono::seconds kClockPatience{10};
+
+constexpr std::string_view kDeletedButNotFree =
+    "the backup is deleted, but what it took is not free yet: ";
 
 // One collection in one lineage, with or without the deletion of a backup.
 class Collector {
@@ -194,7 +195,7 @@ void Collector::put_plan_and_look() {
   // who has read it before, could take it for done.
   const std::string before =
       std::exchange(plan_.key, json_key(lineage_, LineagePart::kPlans, Uuid::generate()));
-  const auto give_up = std::chrono::steady_clock::now() + kClockPatience;
+  const auto give_up = std::chrono::steady_clock::now() + store_.times().clock_patience;
   while (true) {
     put_plan(store_, plan_);
     objects_.remove(before);
@@ -207,8 +208,9 @@ void Collector::put_plan_and_look() {
     if (plan && newest.second < plan->modified) return;
     if (std::chrono::steady_clock::now() > give_up) {
       throw Error(ErrorKind::kUnavailable,
-                  "{} has a time that the store's clock has not reached: was the clock set back? "
+                  "{}{} has a time that the store's clock has not reached: was the clock set back? "
                   "Nothing can be removed before {}",
+                  deletion_is_done_ ? kDeletedButNotFree : "",
                   revocation_key(lineage_, newest.first), format_rfc3339(newest.second));
     }
     check_stopped();
@@ -431,8 +433,9 @@ void Collector::check_stopped() const {
   if (!stop_.stop_requested()) return;
   if (!deletion_is_done_) check_stop(stop_, work());
   throw Error(ErrorKind::kCancelled,
-              "the backup is deleted, but what it took is not free yet: the removal of its packs "
-              "was cancelled; the next deletion of a backup of this volume goes on with it");
+              "{}the removal of its packs was cancelled; the next deletion of a backup of this "
+              "volume goes on with it",
+              kDeletedButNotFree);
 }
 
 }  // namespace

@@ -129,9 +129,12 @@ TEST_F(ConcurrencyTest, ARevocationFromTheFutureIsNamed) {
   objects_.advance(hours(1));
   revoke(store_, lineage_, Uuid::generate());
   objects_.advance(-hours(1));
-  const Error error = error_of([&] { delete_backup(store_, lineage_, parent_.info.uuid); });
+  const Store impatient = Store::open(objects_, {.clock_patience = std::chrono::milliseconds(100)});
+  const Error error = error_of([&] { delete_backup(impatient, lineage_, parent_.info.uuid); });
   EXPECT_EQ(error.kind(), ErrorKind::kUnavailable);
   EXPECT_THAT(error.message(), testing::HasSubstr("was the clock set back?"));
+  EXPECT_THAT(error.message(), testing::StartsWith("the backup is deleted, but"));
+  EXPECT_FALSE(has_backup(parent_));
 }
 
 TEST_F(ConcurrencyTest, AWriterThatStoodStillGoesOnIfNobodyTookItForDead) {

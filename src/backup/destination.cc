@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/name.h"
 #include "objectstore/directory_store.h"
 #include "objectstore/s3_store.h"
@@ -82,7 +83,7 @@ std::optional<std::string> normalise(const std::string& text) {
   throw Error(ErrorKind::kInvalidArgument,
               "'{}' is no backup destination: {}; it looks like vfs:///path/ or "
               "s3://bucket@region/path/",
-              url, why);
+              without_secrets(url), why);
 }
 
 // The path of a URL, decoded. Its end without '/' means the same.
@@ -130,7 +131,7 @@ S3Location parse_s3(std::string_view url) {
   throw Error(ErrorKind::kInvalidArgument,
               "'{}' is no backup's URL: {}; it looks like 'vfs:///path/?backup=…&volume=…', in "
               "quotes, since a shell ends a command at '&'",
-              url, why);
+              without_secrets(url), why);
 }
 
 // What the two parameters mean together.

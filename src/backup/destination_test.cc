@@ -62,6 +62,8 @@ TEST(Destination, IsAPathInABucket) {
         "s3://user:password@bucket/"})
     EXPECT_EQ(error_of([&] { Destination::parse(url); }).kind(), ErrorKind::kInvalidArgument)
         << url;
+  const Error error = error_of([] { Destination::parse("s3://user:password@bucket/"); });
+  EXPECT_THAT(error.message(), testing::Not(HasSubstr("password")));
 }
 
 TEST(Destination, IsAnExistingDirectoryWhenItIsOpened) {

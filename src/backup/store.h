@@ -17,6 +17,7 @@ struct StoreTimes {
   std::chrono::milliseconds lease_renewal = kLeaseRenewal;
   std::chrono::milliseconds garbage_grace = kGarbageGrace;
   std::chrono::milliseconds revocation_age = kRevocationAge;
+  std::chrono::milliseconds clock_patience = kClockPatience;
 };
 
 // Thread-safe, and cheap to copy.

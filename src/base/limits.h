@@ -126,6 +126,10 @@ inline constexpr std::chrono::hours kGarbageGrace{24};
 // commit would not know that it is void.
 inline constexpr std::chrono::hours kRevocationAge{30 * 24};
 
+// How long a remover waits for the store's clock to pass the time of a revocation: the clock tells
+// whole seconds at worst, unless it was set back.
+inline constexpr std::chrono::seconds kClockPatience{10};
+
 // A pack is rewritten when less than so many percent of its bytes are needed. So what a store holds
 // is at most 1.7 times what its backups need, and a byte that stays is copied at most every time
 // that 0.67 others are freed.

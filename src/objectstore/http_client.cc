@@ -284,6 +284,7 @@ HttpClient::HttpClient(HttpOptions options)
     : options_(std::move(options)),
       upload_(options_.upload_limit),
       download_(options_.download_limit) {
+  idle_.reserve(options_.connections);  // so that to give one back can't fail
   start_libcurl();
 }
 

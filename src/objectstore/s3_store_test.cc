@@ -246,6 +246,21 @@ TEST(S3StoreTest, SendsWhatTheSettingsSay) {
               HasSubstr("x-amz-server-side-encryption-aws-kms-key-id;x-amz-storage-class"));
 }
 
+TEST(S3StoreTest, SendsAndFetchesNoFasterThanTheSettingsAllow) {
+  const std::string text(400'000, 'x');
+  ScriptedServer server([&](const ServedRequest& request) {
+    return object_answer(request.method == "GET" ? text : "");
+  });
+  S3Store store = store_at(server, "[default]\nupload-limit = 1M\ndownload-limit = 1M\n");
+  const auto seconds_of = [](const auto& action) {
+    const auto begin = std::chrono::steady_clock::now();
+    action();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  };
+  EXPECT_GT(seconds_of([&] { store.put("key", as_bytes(text)); }), 0.35);
+  EXPECT_GT(seconds_of([&] { store.get("key", text.size()); }), 0.35);
+}
+
 TEST(S3StoreTest, SendsAChecksumWhereTheBucketWantsOne) {
   ScriptedServer server([&](const ServedRequest& request) {
     return request.has("content-md5") ? object_answer() : error_answer(400, "InvalidRequest");
