@@ -37,12 +37,13 @@ class FaultProxy:
         self._listener.shutdown()
         self._listener.server_close()
 
-    def choose(self) -> str:
+    def choose(self, possible: tuple[str, ...]) -> str:
+        """What becomes of the next request: nothing, or of what can happen to it that which has come up least so far."""
         with self.lock:
             self.requests += 1
             if self.random.random() >= self.share:
                 return ""
-            return self.random.choice(FAULTS)
+            return min(possible, key=lambda fault: (self.faults[fault], self.random.random()))
 
     def count(self, fault: str) -> None:
         with self.lock:
@@ -61,10 +62,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def handle_any(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         time.sleep(self.proxy.latency)
-        fault = self.proxy.choose()
-        is_listing = "list-type=2" in self.path
-        if fault == "garbage" and not is_listing:
-            fault = "refused"
+        fault = self.proxy.choose(self.possible_faults())
         if fault in STATUSES:
             self.proxy.count(fault)
             return self.answer(STATUSES[fault], {"content-type": "text/html"}, b"<html>not now</html>")
@@ -78,11 +76,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if fault == "garbage":
             answer = b"<html><body>Welcome to the hotel's network</body></html>"
             headers["content-length"] = str(len(answer))
-        has_body = self.command != "HEAD" and len(answer) > 1
-        if fault in ("cut", "short", "stalled") and not (has_body and status in (200, 206)):
-            fault = "lost" if fault else ""
-        if fault == "short" and status != 206:
-            fault = "cut"  # nothing in the answer tells
+        if fault in ("cut", "short", "stalled") and not (status in (200, 206) and len(answer) > 1):
+            fault = "lost"
         if fault:
             self.proxy.count(fault)
         if fault == "lost":
@@ -98,6 +93,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer(status, headers, answer)
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_any  # noqa: N815
+
+    def possible_faults(self) -> tuple[str, ...]:
+        impossible = set()
+        if "list-type=2" not in self.path:
+            impossible.add("garbage")
+        if self.command != "GET":
+            impossible |= {"cut", "stalled"}
+        if "range" not in self.headers:  # nothing in the answer would tell
+            impossible.add("short")
+        return tuple(fault for fault in FAULTS if fault not in impossible)
 
     def forward(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
         server = http.client.HTTPConnection("127.0.0.1", self.proxy.server, timeout=60)
