@@ -28,10 +28,11 @@ class TemporaryFile {
       directory_ = make_directory(root, directory);
       fd_ = UniqueFd(::openat(directory_.get(), name_.c_str(),
                               O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644));
-    } while (!fd_ && errno == ENOENT);
+    } while (!fd_ && is_gone(errno));
     if (!fd_) throw system_error(errno, "can't create a file");
   }
   ~TemporaryFile() {
+    fd_ = UniqueFd();  // first: NFS keeps what is removed while it is open, and its space
     if (!name_.empty()) ::unlinkat(directory_.get(), name_.c_str(), 0);
   }
   TemporaryFile(const TemporaryFile&) = delete;
@@ -79,6 +80,28 @@ class TemporaryFile {
   UniqueFd directory_;
   UniqueFd fd_;
 };
+
+// The file that is open is no longer there.
+struct Stale {};
+
+[[noreturn]] void throw_stale_or(std::string_view what) {
+  if (errno == ESTALE) throw Stale();
+  throw system_error(errno, what);
+}
+
+// Reads what there is, and returns how much.
+std::size_t read_at(int file, std::uint64_t offset, std::span<std::byte> out) {
+  std::size_t done = 0;
+  while (done < out.size()) {
+    const ssize_t count =
+        ::pread(file, out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) throw_stale_or("can't read");
+    if (count == 0) break;
+    done += static_cast<std::size_t>(count);
+  }
+  return done;
+}
 
 void list_directory(int directory, const std::string& prefix,
                     const std::function<void(const ObjectInfo&)>& visit);
@@ -147,33 +170,23 @@ PutOutcome DirectoryStore::put_if_absent(const std::string& key, std::span<const
 }
 
 std::vector<std::byte> DirectoryStore::get(const std::string& key, std::uint64_t max_size) {
-  const UniqueFd file = open_object(key);
-  return with_context(path_of(key), [&] {
-    struct stat info = {};
-    if (::fstat(file.get(), &info) != 0) throw system_error(errno, "can't examine it");
-    const auto size = static_cast<std::uint64_t>(info.st_size);
+  std::vector<std::byte> data;
+  read_object(key, [&](int file, std::uint64_t size) {
     if (size > max_size) {
       throw Error(ErrorKind::kCorrupt, "is {} bytes long, where {} are the most", size, max_size);
     }
-    std::vector<std::byte> data(size);
-    read_exactly_at(file.get(), data, 0);
-    return data;
+    data.resize(size);
+    if (read_at(file, 0, data) < size)
+      throw Error(ErrorKind::kIo, "it became shorter while it was read");
   });
+  return data;
 }
 
 std::size_t DirectoryStore::get_range(const std::string& key, std::uint64_t offset,
                                       std::span<std::byte> out) {
-  const UniqueFd file = open_object(key);
-  std::size_t done = 0;
-  while (done < out.size()) {
-    const ssize_t count = ::pread(file.get(), out.data() + done, out.size() - done,
-                                  static_cast<off_t>(offset + done));
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) throw system_error(errno, fmt::format("{}: can't read", path_of(key)));
-    if (count == 0) break;
-    done += static_cast<std::size_t>(count);
-  }
-  return done;
+  std::size_t count = 0;
+  read_object(key, [&](int file, std::uint64_t) { count = read_at(file, offset, out); });
+  return count;
 }
 
 std::optional<ObjectInfo> DirectoryStore::head(const std::string& key) {
@@ -208,17 +221,36 @@ std::vector<std::string> DirectoryStore::list_directories(const std::string& pre
 }
 
 void DirectoryStore::remove(const std::string& key) {
-  check_key(key);
-  const SplitKey split = split_key(key);
-  with_context(path_of(key), [&] {
-    const UniqueFd directory = open_directory(root_fd_.get(), split.directory);
-    if (!directory) return;
-    if (::unlinkat(directory.get(), std::string(split.name).c_str(), 0) != 0) {
-      if (errno == ENOENT || errno == EISDIR) return;
-      throw system_error(errno, "can't remove it");
-    }
-    if (::fsync(directory.get()) != 0) throw system_error(errno, "can't sync its directory");
-    remove_empty_directories(root_fd_.get(), split.directory);
+  remove_all(std::span(&key, 1));
+}
+
+// Those of one directory, which mostly stand together, are made durable at once.
+void DirectoryStore::remove_all(std::span<const std::string> keys) {
+  while (!keys.empty()) {
+    check_key(keys.front());
+    const std::string_view directory = split_key(keys.front()).directory;
+    const auto end = std::ranges::find_if(
+        keys, [&](const std::string& key) { return split_key(key).directory != directory; });
+    const auto count = static_cast<std::size_t>(end - keys.begin());
+    remove_in(std::string(directory), keys.first(count));
+    keys = keys.subspan(count);
+  }
+}
+
+void DirectoryStore::remove_in(const std::string& path, std::span<const std::string> keys) {
+  const UniqueFd directory =
+      with_context(path_of(path), [&] { return open_directory(root_fd_.get(), path); });
+  if (!directory) return;
+  for (const std::string& key : keys) {
+    check_key(key);
+    if (::unlinkat(directory.get(), std::string(split_key(key).name).c_str(), 0) != 0 &&
+        !is_gone(errno) && errno != EISDIR)
+      throw system_error(errno, path_of(key) + ": can't remove it");
+  }
+  with_context(path_of(path), [&] {
+    if (::fsync(directory.get()) != 0 && !is_gone(errno))
+      throw system_error(errno, "can't sync the directory");
+    remove_empty_directories(root_fd_.get(), path);
   });
 }
 
@@ -226,24 +258,39 @@ std::string DirectoryStore::path_of(const std::string& key) const {
   return (root_ / key).native();
 }
 
-UniqueFd DirectoryStore::open_object(const std::string& key) const {
+// Calls `read` with the object's file and its size. On NFS the file may be replaced or removed at
+// any time after it was opened; then there is another one, for which it is called again, or none.
+void DirectoryStore::read_object(
+    const std::string& key, const std::function<void(int file, std::uint64_t size)>& read) const {
   check_key(key);
-  const SplitKey split = split_key(key);
-  return with_context(path_of(key), [&] {
-    const UniqueFd directory = open_directory(root_fd_.get(), split.directory);
-    // O_NONBLOCK, so that a pipe in an object's place does not stop us.
-    UniqueFd file;
-    if (directory) {
-      file = UniqueFd(::openat(directory.get(), std::string(split.name).c_str(),
-                               O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
-      if (!file && errno != ENOENT) throw system_error(errno, "can't open it");
+  with_context(path_of(key), [&] {
+    for (int attempt = 1;; ++attempt) {
+      try {
+        const UniqueFd file = open_object(key);
+        struct stat info = {};
+        if (::fstat(file.get(), &info) != 0) throw_stale_or("can't examine it");
+        if (!S_ISREG(info.st_mode)) throw Error(ErrorKind::kNotFound, "there is no such object");
+        read(file.get(), static_cast<std::uint64_t>(info.st_size));
+        return;
+      } catch (const Stale&) {
+        if (attempt == kStaleAttempts) throw system_error(ESTALE, "can't read it");
+      }
     }
-    struct stat info = {};
-    if (!file || ::fstat(file.get(), &info) != 0 || !S_ISREG(info.st_mode)) {
-      throw Error(ErrorKind::kNotFound, "there is no such object");
-    }
-    return file;
   });
+}
+
+UniqueFd DirectoryStore::open_object(const std::string& key) const {
+  const SplitKey split = split_key(key);
+  const UniqueFd directory = open_directory(root_fd_.get(), split.directory);
+  // O_NONBLOCK, so that a pipe in an object's place does not stop us.
+  UniqueFd file;
+  if (directory) {
+    file = UniqueFd(::openat(directory.get(), std::string(split.name).c_str(),
+                             O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+    if (!file && errno != ENOENT) throw_stale_or("can't open it");
+  }
+  if (!file) throw Error(ErrorKind::kNotFound, "there is no such object");
+  return file;
 }
 
 }  // namespace convoy

@@ -35,10 +35,14 @@ class DirectoryStore : public ObjectStore {
 
   // Also removes the directories that this made empty.
   void remove(const std::string& key) override;
+  void remove_all(std::span<const std::string> keys) override;
 
  private:
   std::string path_of(const std::string& key) const;
+  void read_object(const std::string& key,
+                   const std::function<void(int file, std::uint64_t size)>& read) const;
   UniqueFd open_object(const std::string& key) const;
+  void remove_in(const std::string& directory, std::span<const std::string> keys);
 
   std::filesystem::path root_;
   UniqueFd root_fd_;

@@ -22,6 +22,9 @@ constexpr int kOpenDirectory = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
 // round is lost per removal of a neighbour's last object, so more than a few in a row don't happen.
 constexpr int kMakeAttempts = 1000;
 
+// What NFS leaves of a file that is removed or replaced while this host has it open.
+constexpr std::string_view kRemovedOnNfs = ".nfs";
+
 // The first component of `path`, which is cut off from it.
 std::string take_component(std::string_view& path) {
   const std::size_t slash = path.find('/');
@@ -38,7 +41,7 @@ bool is_file(int parent, const std::string& name) {
 
 UniqueFd open_child(int parent, const std::string& name) {
   UniqueFd child(::openat(parent, name.c_str(), kOpenDirectory));
-  if (child || errno == ENOENT) return child;
+  if (child || is_gone(errno)) return child;
   throw system_error(errno, fmt::format("can't open the directory {}", name));
 }
 
@@ -47,11 +50,14 @@ UniqueFd make_child(int parent, const std::string& name) {
   UniqueFd child = open_child(parent, name);
   if (child) return child;
   if (::mkdirat(parent, name.c_str(), 0755) != 0 && errno != EEXIST) {
-    if (errno == ENOENT) return {};
+    if (is_gone(errno)) return {};
     throw system_error(errno, fmt::format("can't make the directory {}", name));
   }
   // Also when another has just made it, since that one may not have come to the sync yet.
-  if (::fsync(parent) != 0) throw system_error(errno, fmt::format("can't sync beside {}", name));
+  if (::fsync(parent) != 0) {
+    if (is_gone(errno)) return {};
+    throw system_error(errno, fmt::format("can't sync beside {}", name));
+  }
   return open_child(parent, name);
 }
 
@@ -127,8 +133,10 @@ Timestamp to_timestamp(const timespec& time) {
 
 std::optional<DirectoryEntry> examine_entry(int directory, const std::string& name) {
   struct stat info = {};
-  if (::fstatat(directory, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) {
-    if (errno == ENOENT) return std::nullopt;  // removed since it was read
+  int stale = 0;  // it may have been replaced just now
+  while (::fstatat(directory, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) {
+    if (errno == ESTALE && ++stale < kStaleAttempts) continue;
+    if (is_gone(errno)) return std::nullopt;  // removed since it was read
     throw system_error(errno, fmt::format("can't examine {}", name));
   }
   if (!S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) return std::nullopt;
@@ -146,18 +154,19 @@ DirectoryContent read_directory(int directory) {
   const std::unique_ptr<DIR, int (*)(DIR*)> stream(own < 0 ? nullptr : ::fdopendir(own),
                                                    &::closedir);
   if (!stream) {
-    if (errno == ENOENT) return {};  // removed since it was opened
+    if (is_gone(errno)) return {};  // removed since it was opened
     throw system_error(errno, "can't open a directory");
   }
   DirectoryContent content;
   while (true) {
     errno = 0;
     const dirent* const found = ::readdir(stream.get());
+    if (found == nullptr && is_gone(errno)) break;
     if (found == nullptr && errno != 0) throw system_error(errno, "can't read a directory");
     if (found == nullptr) break;
     const std::string_view name = found->d_name;
     const bool temporary = name.find(kTemporaryMark) != std::string_view::npos;
-    if (!temporary && !is_key_component(name)) continue;
+    if (!temporary && (!is_key_component(name) || name.starts_with(kRemovedOnNfs))) continue;
     auto entry = examine_entry(directory, found->d_name);
     if (entry) (temporary ? content.temporary : content.entries).push_back(std::move(*entry));
   }

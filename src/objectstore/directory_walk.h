@@ -14,6 +14,14 @@
 namespace convoy {
 
 // An object's key, cut before its last component.
+// Errors of calls on what is open that mean it was removed, or replaced, since then: ESTALE on NFS.
+inline bool is_gone(int error_number) {
+  return error_number == ENOENT || error_number == ESTALE;
+}
+
+// How often what is stale is opened anew: somebody else replaces it just then.
+constexpr int kStaleAttempts = 20;
+
 struct SplitKey {
   std::string_view directory;  // empty, or components with '/' between them
   std::string_view name;
@@ -24,7 +32,8 @@ SplitKey split_key(std::string_view key);
 UniqueFd open_directory(int root, std::string_view directory);
 
 // The same, but makes what is missing, durably. The directory may be gone again when the caller
-// uses it, if another removed it while it was empty: creating a file in it then fails with ENOENT.
+// uses it, if another removed it while it was empty: creating a file in it then fails with
+// what is_gone() knows.
 UniqueFd make_directory(int root, std::string_view directory);
 
 // Removes `directory` and then its parents, up to the first that is not empty. What can't be

@@ -217,7 +217,9 @@ class HttpClient::Connection {
     set(handle, CURLOPT_ERRORBUFFER, reason_.data());
     set(handle, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(options_.connect_timeout.count()));
     set(handle, CURLOPT_LOW_SPEED_LIMIT, 1L);
-    set(handle, CURLOPT_LOW_SPEED_TIME, static_cast<long>(options_.stall_timeout.count()));
+    // A server says nothing while it removes a thousand objects, one after the other.
+    const auto stall_timeout = options_.stall_timeout * (request.method == "POST" ? 4 : 1);
+    set(handle, CURLOPT_LOW_SPEED_TIME, static_cast<long>(stall_timeout.count()));
     set(handle, CURLOPT_BUFFERSIZE, 256L * 1024);
     set(handle, CURLOPT_UPLOAD_BUFFERSIZE, 256L * 1024);
     set(handle, CURLOPT_SOCKOPTFUNCTION, &keep_from_children);
@@ -231,7 +233,7 @@ class HttpClient::Connection {
     set(handle, CURLOPT_WRITEFUNCTION, &take_body);
     set(handle, CURLOPT_WRITEDATA, static_cast<void*>(&transfer));
     if (request.method == "HEAD") return set(handle, CURLOPT_NOBODY, 1L);
-    if (request.method == "PUT") {
+    if (request.method == "PUT" || request.method == "POST") {
       set(handle, CURLOPT_UPLOAD, 1L);
       set(handle, CURLOPT_INFILESIZE_LARGE, static_cast<curl_off_t>(request.body.size()));
       set(handle, CURLOPT_READFUNCTION, &send_body);

@@ -78,9 +78,9 @@ class HttpClient {
   HttpClient(const HttpClient&) = delete;
   HttpClient& operator=(const HttpClient&) = delete;
 
-  // The answer to GET, HEAD, PUT or DELETE, whatever its status; redirections are not followed.
-  // `make` is called when a connection is free, which may take a while. Throws HttpFailure, and
-  // what `make` throws.
+  // The answer to GET, HEAD, PUT, POST or DELETE, whatever its status; redirections are not
+  // followed. `make` is called when a connection is free, which may take a while. Throws
+  // HttpFailure, and what `make` throws.
   Response perform(const std::function<Request()>& make);
 
  private:

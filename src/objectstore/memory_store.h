@@ -33,6 +33,11 @@ class MemoryStore : public ObjectStore {
   // What the store's clock tells is a multiple of this.
   std::chrono::milliseconds clock_step{1};
 
+  // An object's time may be so much earlier than the moment at which it can be seen: a test has to
+  // see to that.
+  std::chrono::milliseconds lag{0};
+  std::chrono::milliseconds time_lag() const override { return lag; }
+
   // Lets the store's clock go on. Besides, each put takes a millisecond.
   void advance(std::chrono::milliseconds time) {
     const std::scoped_lock lock(mutex_);

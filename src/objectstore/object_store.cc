@@ -19,6 +19,10 @@ bool is_component_character(char c) {
 
 }  // namespace
 
+void ObjectStore::remove_all(std::span<const std::string> keys) {
+  for (const std::string& key : keys) remove(key);
+}
+
 bool is_key_component(std::string_view text) {
   return !text.empty() && text.size() <= kMaxComponentLength && text != "." && text != ".." &&
          std::ranges::all_of(text, is_component_character);

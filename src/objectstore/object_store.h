@@ -5,6 +5,7 @@
 // may be the directory of another ("a" and "a/b"): directories can't hold that.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -21,8 +22,8 @@ namespace convoy {
 struct ObjectInfo {
   std::string key;
   std::uint64_t size = 0;
-  // When it was put, by the store's own clock: not before others could see it, and not after put
-  // returned. Never to be compared with this host's clock.
+  // When it was put, by the store's own clock: not more than time_lag() before others could see it,
+  // and not after put returned. Never to be compared with this host's clock.
   Timestamp modified;
 };
 
@@ -69,6 +70,13 @@ class ObjectStore {
   // Removes an object; that there is none is no error. When this returns, a power cut does not
   // bring it back.
   virtual void remove(const std::string& key) = 0;
+
+  // As remove for each of them. After an error, some may be removed.
+  virtual void remove_all(std::span<const std::string> keys);
+
+  // How much earlier an object's time may be than the moment at which others could see it. A server
+  // that takes the time at the beginning of a put may need the rest of it.
+  virtual std::chrono::milliseconds time_lag() const { return std::chrono::milliseconds(0); }
 };
 
 // True for 1 to 200 characters of [A-Za-z0-9._!-] that are neither "." nor "..". (Rancher Convoy

@@ -248,6 +248,18 @@ TEST_P(ObjectStoreConformance, TakesRemovingWhatIsAbsentForDone) {
   EXPECT_EQ(text_of(*store_, "a/b"), "x");
 }
 
+TEST_P(ObjectStoreConformance, RemovesMoreAtOnceThanOneRequestTakes) {
+  std::vector<std::string> keys;
+  for (int i = 0; i < 1100; ++i) {
+    keys.push_back("d" + std::to_string(i / 500) + "/" + std::to_string(i));
+    if (i % 2 == 0) store_->put(keys.back(), as_bytes("x"));
+  }
+  store_->put("d0/stays", as_bytes("x"));
+  store_->remove_all(keys);
+  EXPECT_THAT(keys_under(*store_, ""), ElementsAre("d0/stays"));
+  store_->remove_all({});
+}
+
 TEST_P(ObjectStoreConformance, PutsWhileNeighboursRemoveTheLastObjectBesideIt) {
   const auto put_and_remove = [&](const std::string& key) {
     for (int i = 0; i < 200; ++i) {

@@ -28,7 +28,8 @@ std::string clean(std::string text) {
 Detail parse(const HttpClient::Response& response) {
   pugi::xml_document document;
   document.load_buffer(response.body.data(), response.body.size());
-  const pugi::xml_node error = document.child("Error");
+  pugi::xml_node error = document.child("Error");
+  if (!error) error = document.child("DeleteResult").child("Error");  // the first of them
   const auto field = [&](const char* name) { return clean(error.child_value(name)); };
   Detail detail{.code = field("Code"),
                 .message = field("Message"),
@@ -66,8 +67,9 @@ std::string s3_error_code(const HttpClient::Response& response) {
 bool is_transient(const HttpClient::Response& response, const std::string& code) {
   constexpr std::array kStatuses = {408L, 429L, 500L, 502L, 503L, 504L};
   return std::ranges::find(kStatuses, response.status) != kStatuses.end() ||
-         is_one_of(code, {"RequestTimeout", "SlowDown", "InternalError", "OperationAborted",
-                          "ConditionalRequestConflict", "BadDigest", "XAmzContentSHA256Mismatch"});
+         is_one_of(code, {"RequestTimeout", "SlowDown", "InternalError", "ServiceUnavailable",
+                          "OperationAborted", "ConditionalRequestConflict", "BadDigest",
+                          "XAmzContentSHA256Mismatch"});
 }
 
 bool is_expired_key(const std::string& code) {
@@ -117,7 +119,7 @@ Error s3_error(const HttpClient::Response& response, const S3Options& options) {
       response.status == 507)
     return {ErrorKind::kNoSpace, "the bucket '{}' is full: {}", options.bucket,
             detail.message.empty() ? code : detail.message};
-  if (response.status == 403)
+  if (response.status == 403 || code == "AccessDenied")
     return {
         ErrorKind::kIo,
         "{} denies it: the keys need s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket "

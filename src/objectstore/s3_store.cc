@@ -5,6 +5,7 @@
 #include <cctype>
 #include <charconv>
 #include <random>
+#include <sstream>
 #include <thread>
 #include <utility>
 
@@ -31,6 +32,8 @@ constexpr std::chrono::milliseconds kLongestPause{15'000};
 // XML of errors, and of a page of 1000 objects with keys of at most 1024 bytes.
 constexpr std::size_t kMaxErrorBody = 64UL * 1024;
 constexpr std::size_t kMaxListPage = 4UL * 1024 * 1024;
+// As many as DeleteObjects takes.
+constexpr std::size_t kKeysPerPage = 1000;
 
 bool is_success(long status) {
   return status >= 200 && status < 300;
@@ -406,6 +409,53 @@ void S3Store::remove(const std::string& key) {
   with_context(key, [&] {
     const HttpClient::Response response = ask({.method = "DELETE", .key = key});
     if (!is_success(response.status) && response.status != 404) throw s3_error(response, options_);
+  });
+}
+
+void S3Store::remove_all(std::span<const std::string> keys) {
+  while (removes_pages_ && !keys.empty()) {
+    const auto page = keys.first(std::min(keys.size(), kKeysPerPage));
+    remove_page(page);
+    if (removes_pages_) keys = keys.subspan(page.size());
+  }
+  ObjectStore::remove_all(keys);
+}
+
+void S3Store::remove_page(std::span<const std::string> keys) {
+  pugi::xml_document request;
+  pugi::xml_node list = request.append_child("Delete");
+  list.append_child("Quiet").text() = "true";  // only what fails is named
+  for (const std::string& key : keys) {
+    check_key(key);
+    list.append_child("Object").append_child("Key").text() = (options_.path + key).c_str();
+  }
+  std::ostringstream text;
+  request.save(text, "", pugi::format_raw);
+  const std::string body = text.str();
+
+  const auto check = [](const HttpClient::Response& response) {
+    pugi::xml_document answer;
+    if (!answer.load_buffer(response.body.data(), response.body.size()) ||
+        !answer.child("DeleteResult"))
+      ask_again("the answer is none of S3's");
+    const std::string code = s3_error_code(response);
+    if (is_transient(response, code)) ask_again(code);
+  };
+  with_context(fmt::format("{} and {} more", keys.front(), keys.size() - 1), [&] {
+    const HttpClient::Response response =
+        ask({.method = "POST",
+             .query = {{"delete", ""}},
+             .headers = {{"content-md5", md5(as_bytes(body))}},  // which all servers want here
+             .body = as_bytes(body),
+             .max_response = kMaxListPage},
+            check);
+    if (response.status == 501) {
+      removes_pages_ = false;
+      return;
+    }
+    const std::string code = s3_error_code(response);
+    if (!is_success(response.status) || (!code.empty() && code != "NoSuchKey"))
+      throw s3_error(response, options_);
   });
 }
 

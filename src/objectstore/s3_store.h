@@ -1,7 +1,8 @@
 // Objects in a bucket of S3: Amazon's, or any server's that speaks its API. ("Amazon S3 API
 // Reference"; what is asked of a server: PutObject, GetObject with a range, HeadObject,
-// ListObjectsV2, DeleteObject.) It must show at once, to all, what was put and what was removed, in
-// listings, too: so do Amazon's, Ceph and Minio, but not a Swift of several machines.
+// ListObjectsV2, DeleteObject and, if it has it, DeleteObjects.) It must show at once, to all, what
+// was put and what was removed, in listings, too: so do Amazon's, Ceph and Minio, but not a Swift
+// of several machines.
 //
 // What may pass is tried again for about a minute, with growing pauses: no connection, a connection
 // that stalls or breaks, an answer that is cut off or makes no sense, statuses that ask for it.
@@ -36,6 +37,9 @@ class S3Store : public ObjectStore {
             const std::function<void(const ObjectInfo&)>& visit) override;
   std::vector<std::string> list_directories(const std::string& prefix) override;
   void remove(const std::string& key) override;
+  // By one request for a thousand of them.
+  void remove_all(std::span<const std::string> keys) override;
+  std::chrono::milliseconds time_lag() const override { return kTimeLag; }
 
  private:
   using Query = std::map<std::string, std::string>;
@@ -68,6 +72,10 @@ class S3Store : public ObjectStore {
   void list_pages(
       const Query& query,
       const std::function<void(const std::string& key, const ObjectInfo* object)>& visit);
+  void remove_page(std::span<const std::string> keys);
+
+  // Of all who use a store: a change of it is one of the format.
+  static constexpr std::chrono::seconds kTimeLag{30};
 
   const S3Options options_;
   const std::chrono::milliseconds pause_;
@@ -75,6 +83,7 @@ class S3Store : public ObjectStore {
   HttpClient client_;
   std::atomic<bool> wants_md5_ = false;      // of each object, as buckets with object lock do
   std::atomic<bool> puts_if_absent_ = true;  // the server can
+  std::atomic<bool> removes_pages_ = true;   // the server can
 };
 
 }  // namespace convoy

@@ -226,6 +226,52 @@ TEST(S3StoreTest, TellsTheReasonWhyHeadWasRefused) {
   }
 }
 
+Answer removal_answer(const std::string& errors = "") {
+  return {.status = 200, .body = "<DeleteResult>" + errors + "</DeleteResult>"};
+}
+
+TEST(S3StoreTest, RemovesAThousandByOneRequest) {
+  ScriptedServer server([&](const ServedRequest&) { return removal_answer(); });
+  store_at(server).remove_all(std::vector<std::string>(1001, "a/key"));
+  const auto requests = server.requests();
+  ASSERT_EQ(requests.size(), 2U);
+  EXPECT_EQ(requests[1].target, "/bucket/?delete=");
+  EXPECT_EQ(requests[1].body,
+            "<?xml version=\"1.0\"?><Delete><Quiet>true</Quiet>"
+            "<Object><Key>p/a/key</Key></Object></Delete>");
+  EXPECT_TRUE(requests[1].has("content-md5"));
+}
+
+TEST(S3StoreTest, NoticesWhatWasNotRemoved) {
+  std::string code = "InternalError";
+  const auto error_for_one = [&] {
+    return "<Error><Key>p/b</Key><Code>" + std::exchange(code, "AccessDenied") + "</Code></Error>";
+  };
+  ScriptedServer server([&](const ServedRequest&) { return removal_answer(error_for_one()); });
+  const std::vector<std::string> keys = {"a", "b"};
+  try {
+    store_at(server).remove_all(keys);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_THAT(error.message(), HasSubstr("denies it"));
+  }
+  EXPECT_EQ(server.requests().size(), 2U);  // the first of which was worth another
+  server.with_lock([&] { code = "NoSuchKey"; });
+  store_at(server).remove_all(keys);
+}
+
+TEST(S3StoreTest, RemovesOneByOneWhereTheServerKnowsNoOtherWay) {
+  ScriptedServer server([&](const ServedRequest& request) {
+    return request.method == "POST" ? error_answer(501, "NotImplemented") : Answer{.status = 204};
+  });
+  S3Store store = store_at(server);
+  store.remove_all(std::vector<std::string>{"a", "b"});
+  store.remove_all(std::vector<std::string>{"c"});
+  std::string methods;
+  for (const ServedRequest& request : server.requests()) methods += request.method + " ";
+  EXPECT_EQ(methods, "POST DELETE DELETE DELETE ");
+}
+
 TEST(S3StoreTest, GivesUpInTheEnd) {
   ScriptedServer server([&](const ServedRequest&) { return Answer{.status = 503}; });
   EXPECT_EQ(kind_of([&] { store_at(server).get("key", 1); }), ErrorKind::kIo);
