@@ -1,10 +1,12 @@
 #include "backup/backups.h"
 
+#include <algorithm>
 #include <map>
 #include <utility>
 
 #include "backup/layout.h"
 #include "backup/lease.h"
+#include "backup/ordered_workers.h"
 #include "backup/zstd_text.h"
 #include "base/bytes.h"
 #include "base/limits.h"
@@ -12,21 +14,8 @@
 namespace convoy {
 namespace {
 
-void list_lineage(const Store& store, const Uuid& lineage,
-                  const std::optional<std::string>& volume_name, BackupList& list) {
-  for (const Uuid& backup : backups_of(store, lineage)) {
-    try {
-      BackupInfo info = read_listed_backup(store, lineage, backup).info;
-      if (!volume_name || info.source.volume.name == *volume_name) {
-        list.backups.push_back(std::move(info));
-      }
-    } catch (const Error& error) {
-      if (error.kind() == ErrorKind::kNotFound) continue;  // deleted since it was listed
-      if (error.kind() != ErrorKind::kCorrupt && error.kind() != ErrorKind::kUnsupported) throw;
-      list.damaged.push_back(error);
-    }
-  }
-}
+// Small requests that wait for the store at once: as many as S3 has connections by default.
+constexpr unsigned kReadsAtOnce = 16;
 
 [[noreturn]] void refuse_missing(const Uuid& lineage, const Uuid& backup) {
   throw Error(ErrorKind::kNotFound, "the store has no backup {} of the volume {}",
@@ -42,11 +31,11 @@ std::vector<Uuid> list_records(const Store& store, const Uuid& lineage, bool are
   });
   // Listed after the records: what is void was so before it was put.
   const auto revocations =
-      records.empty() ? std::map<Uuid, Timestamp>() : list_revocations(store, lineage);
+      records.empty() ? std::map<Uuid, Timestamp>() : list_all_leases(store, lineage).revocations;
   std::vector<Uuid> backups;
   for (const auto& [backup, committed] : records) {
     const auto revoked = revocations.find(backup);
-    if ((revoked != revocations.end() && committed > revoked->second) == are_void)
+    if ((revoked != revocations.end() && is_void(store, committed, revoked->second)) == are_void)
       backups.push_back(backup);
   }
   return backups;
@@ -58,7 +47,7 @@ BackupRecord read_backup(const Store& store, const Uuid& lineage, const Uuid& ba
   BackupRecord record = read_listed_backup(store, lineage, backup);
   if (const auto revoked = revocation_of(store, lineage, backup)) {
     const auto info = store.objects().head(backup_key(lineage, backup));
-    if (!info || info->modified > *revoked) refuse_missing(lineage, backup);
+    if (!info || is_void(store, info->modified, *revoked)) refuse_missing(lineage, backup);
   }
   return record;
 }
@@ -82,6 +71,30 @@ BackupRecord read_listed_backup(const Store& store, const Uuid& lineage, const U
   });
 }
 
+void read_listed_backups(const Store& store, std::vector<ListedBackup> backups,
+                         const std::function<void(ListedBackup& backup)>& visit) {
+  const auto read = [&](ListedBackup& listed) {
+    try {
+      listed.record = read_listed_backup(store, listed.lineage, listed.backup);
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kNotFound && error.kind() != ErrorKind::kCorrupt &&
+          error.kind() != ErrorKind::kUnsupported)
+        throw;
+      listed.error = error;
+    }
+  };
+  if (backups.size() == 1) {  // not worth a thread
+    read(backups.front());
+    visit(backups.front());
+    return;
+  }
+  OrderedWorkers<ListedBackup> workers(
+      std::min<unsigned>(kReadsAtOnce, static_cast<unsigned>(backups.size())),
+      std::size_t{2} * kReadsAtOnce, [&](ListedBackup& listed, unsigned) { read(listed); }, visit);
+  for (ListedBackup& backup : backups) workers.add(std::move(backup));
+  workers.wait();
+}
+
 std::vector<Uuid> backups_of(const Store& store, const Uuid& lineage) {
   return list_records(store, lineage, false);
 }
@@ -99,8 +112,31 @@ std::vector<Uuid> lineages_of(const Store& store) {
 }
 
 BackupList list_backups(const Store& store, const std::optional<std::string>& volume_name) {
+  struct Lineage {
+    Uuid lineage;
+    std::vector<Uuid> backups;
+  };
+  std::vector<ListedBackup> listed;
+  OrderedWorkers<Lineage> workers(
+      kReadsAtOnce, std::size_t{2} * kReadsAtOnce,
+      [&](Lineage& lineage, unsigned) { lineage.backups = backups_of(store, lineage.lineage); },
+      [&](const Lineage& lineage) {
+        for (const Uuid& backup : lineage.backups)
+          listed.push_back({.lineage = lineage.lineage, .backup = backup});
+      });
+  for (const Uuid& lineage : lineages_of(store)) workers.add({.lineage = lineage, .backups = {}});
+  workers.wait();
+
   BackupList list;
-  for (const Uuid& lineage : lineages_of(store)) list_lineage(store, lineage, volume_name, list);
+  read_listed_backups(store, std::move(listed), [&](ListedBackup& backup) {
+    if (backup.record) {
+      BackupInfo& info = backup.record->info;
+      if (!volume_name || info.source.volume.name == *volume_name)
+        list.backups.push_back(std::move(info));
+    } else if (backup.error->kind() != ErrorKind::kNotFound) {  // else deleted since
+      list.damaged.push_back(std::move(*backup.error));
+    }
+  });
   return list;
 }
 

@@ -1,6 +1,7 @@
 // Which backups a store has.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -16,8 +17,22 @@ namespace convoy {
 // another, kUnsupported if it is of another version of the format.
 BackupRecord read_backup(const Store& store, const Uuid& lineage, const Uuid& backup);
 
-// As read_backup, of one that backups_of has named just now: whether it is void is not asked again.
+// As read_backup, of one that is known not to be void, such as those that backups_of names.
 BackupRecord read_listed_backup(const Store& store, const Uuid& lineage, const Uuid& backup);
+
+// One that was listed, and its record, or the reason why there is none: what read_listed_backup
+// throws.
+struct ListedBackup {
+  Uuid lineage;
+  Uuid backup;
+  std::optional<BackupRecord> record = std::nullopt;
+  std::optional<Error> error = std::nullopt;
+};
+
+// As read_listed_backup of each, many at once. `visit` is called with one after the other, in their
+// order, on any thread. Throws what the store and `visit` throw.
+void read_listed_backups(const Store& store, std::vector<ListedBackup> backups,
+                         const std::function<void(ListedBackup& backup)>& visit);
 
 // The UUIDs of a lineage's backups, ascending: by time. Reads none of them.
 std::vector<Uuid> backups_of(const Store& store, const Uuid& lineage);

@@ -27,6 +27,9 @@ namespace {
 // How often a store is asked whether its clock has gone on. Most tell milliseconds, S3 seconds.
 constexpr std::chrono::milliseconds kClockPoll{20};
 
+// A request to S3 removes a thousand objects. Fewer, so that progress shows on a slow disk.
+constexpr std::size_t kRemovedAtOnce = 500;
+
 constexpr std::string_view kDeletedButNotFree =
     "the backup is deleted, but what it took is not free yet: ";
 
@@ -85,7 +88,7 @@ class Collector {
   void take_over(const std::vector<RemovalPlan>& others);
   void end_plans(const std::vector<RemovalPlan>& plans, Timestamp now);
   void execute();
-  void remove_pack(const PackName& pack);
+  void remove_packs(const std::vector<PackName>& packs);
   void remove_superseded(const PackName& pack);
   void rewrite();
   void remove_lineage_leftovers(Timestamp now);
@@ -187,25 +190,30 @@ Timestamp Collector::put_plan_for_time() {
   }
 }
 
-// Puts the plan and looks, until all revocations that the look knows of are older than the plan. A
-// record of the same moment as its revocation counts as complete, and a store's clock may tell
-// seconds only: so that moment must be over before the look. What is committed later is void.
+// Puts the plan and looks, until the plan is from a time at which no backup whose lease is revoked
+// can be completed any more. A record of the same moment as its revocation counts as complete, so
+// that moment, of which the store's clock may tell the second only, must be over before the look.
 void Collector::put_plan_and_look() {
   // Under another name than the plan before: what a plan names never changes, or another remover,
   // who has read it before, could take it for done.
   const std::string before =
       std::exchange(plan_.key, json_key(lineage_, LineagePart::kPlans, Uuid::generate()));
-  const auto give_up = std::chrono::steady_clock::now() + store_.times().clock_patience;
+  std::optional<Uuid> awaited;
+  std::chrono::steady_clock::time_point give_up;
   while (true) {
     put_plan(store_, plan_);
     objects_.remove(before);
     const auto plan = objects_.head(plan_.key);
     survey_.look(stop_);
     std::pair<Uuid, Timestamp> newest;
-    for (const auto& revocation : list_revocations(store_, lineage_)) {
+    for (const auto& revocation : list_all_leases(store_, lineage_).revocations) {
       if (revocation.second >= newest.second) newest = revocation;
     }
-    if (plan && newest.second < plan->modified) return;
+    const Timestamp end = end_of_commits(store_, newest.second);
+    if (plan && end < plan->modified) return;
+    if (std::exchange(awaited, newest.first) != newest.first)
+      give_up = std::chrono::steady_clock::now() + store_.times().clock_patience +
+                2 * objects_.time_lag();
     if (std::chrono::steady_clock::now() > give_up) {
       throw Error(ErrorKind::kUnavailable,
                   "{}{} has a time that the store's clock has not reached: was the clock set back? "
@@ -213,8 +221,13 @@ void Collector::put_plan_and_look() {
                   deletion_is_done_ ? kDeletedButNotFree : "",
                   revocation_key(lineage_, newest.first), format_rfc3339(newest.second));
     }
-    check_stopped();
-    std::this_thread::sleep_for(kClockPoll);
+    const auto wait = std::max<std::chrono::milliseconds>(
+        kClockPoll, plan ? end - plan->modified : std::chrono::milliseconds(0));
+    const auto until = std::min(std::chrono::steady_clock::now() + wait, give_up);
+    do {
+      check_stopped();
+      std::this_thread::sleep_for(kClockPoll);
+    } while (std::chrono::steady_clock::now() < until);
   }
 }
 
@@ -352,20 +365,28 @@ void Collector::end_plans(const std::vector<RemovalPlan>& plans, Timestamp now) 
 }
 
 void Collector::execute() {
+  std::vector<PackName> packs;
   for (const PackName& pack : plan_.packs) {
-    check_stopped();
-    if (!survey_.keeps(pack)) remove_pack(pack);
-    // What was kept is garbage if its writer fails, and found as such later.
+    // What is kept is garbage if its writer fails, and found as such later. What is not there was
+    // removed by another.
+    if (!survey_.keeps(pack) && objects_of_.contains(pack)) packs.push_back(pack);
+    if (packs.size() == kRemovedAtOnce) remove_packs(std::exchange(packs, {}));
   }
+  remove_packs(packs);
 }
 
-void Collector::remove_pack(const PackName& pack) {
-  const auto found = objects_of_.find(pack);
-  if (found == objects_of_.end()) return;  // another remover was faster
-  for (const ObjectInfo& object : found->second.of_pack) objects_.remove(object.key);
-  gone_.insert(pack);
-  const std::uint64_t size = found->second.size();
-  report_done({CollectedPack::Action::kRemoved, pack, size, size});
+void Collector::remove_packs(const std::vector<PackName>& packs) {
+  check_stopped();
+  std::vector<std::string> keys;
+  for (const PackName& pack : packs) {
+    for (const ObjectInfo& object : objects_of_.at(pack).of_pack) keys.push_back(object.key);
+  }
+  objects_.remove_all(keys);
+  for (const PackName& pack : packs) {
+    gone_.insert(pack);
+    const std::uint64_t size = objects_of_.at(pack).size();
+    report_done({CollectedPack::Action::kRemoved, pack, size, size});
+  }
 }
 
 // Of a pack that was rewritten, only the newest object counts. A remover that died may have left
@@ -414,7 +435,7 @@ void Collector::rewrite() {
 
 void Collector::remove_lineage_leftovers(Timestamp now) {
   remove_damage_notes(store_, lineage_, [&](const PackName& pack) { return survey_.keeps(pack); });
-  for (const auto& [backup, revoked] : list_revocations(store_, lineage_)) {
+  for (const auto& [backup, revoked] : list_all_leases(store_, lineage_).revocations) {
     if (now - revoked < store_.times().revocation_age) continue;
     // A writer that slept through it may have put its lease once more.
     objects_.remove(json_key(lineage_, LineagePart::kLeases, backup));

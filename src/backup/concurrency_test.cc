@@ -125,6 +125,49 @@ TEST_F(ConcurrencyTest, WhatIsCommittedAfterARemovalIsVoidWhoeverRevokedItsLease
   EXPECT_GT(calls, 10);
 }
 
+// A server may note the time of an object when its put begins, and show it only at the end.
+TEST_F(ConcurrencyTest, WhatIsSeenLaterThanItsTimeTellsIsWaitedFor) {
+  objects_.lag = std::chrono::milliseconds(200);
+  MemoryStore::Objects late;
+  objects_.hook = [&](Call call, const std::string& key) {
+    if (!late.empty()) die();
+    if (call != Call::kHead || !key.ends_with(".revoked") ||
+        backups_of(store_, lineage_).size() < 2)
+      return;
+    late = objects_.objects();
+    die();
+  };
+  EXPECT_THROW(back_up_all(device_, parent_), Error);
+  objects_.hook = nullptr;
+  dead_ = false;
+  const Uuid backup = backups_of(store_, lineage_).back();
+  const std::string record = backup_key(lineage_, backup);
+  late = {{record, late.at(record)}};
+  objects_.remove(record);
+  revoke(store_, lineage_, backup);
+
+  std::chrono::milliseconds passed{0};
+  const auto show = [&] {
+    MemoryStore::Objects all = objects_.objects();
+    all.insert(late.begin(), late.end());
+    objects_.set_objects(all);
+  };
+  objects_.hook = [&](Call call, const std::string& key) {
+    constexpr std::chrono::milliseconds kStep{50};
+    if (call == Call::kPut && key.find("/gc/") != std::string::npos) {
+      objects_.advance(kStep);
+      passed += kStep;
+    }
+    if (passed >= objects_.lag) show();
+  };
+  const Store impatient = Store::open(objects_, {.garbage_grace = {}});
+  collect_garbage(impatient, lineage_, CollectionMode::kWhatNobodyRefersTo, {}, {});
+  objects_.hook = nullptr;
+  show();
+  EXPECT_EQ(backups_of(store_, lineage_).size(), 2U);
+  check_backups();
+}
+
 TEST_F(ConcurrencyTest, ARevocationFromTheFutureIsNamed) {
   objects_.advance(hours(1));
   revoke(store_, lineage_, Uuid::generate());

@@ -76,8 +76,7 @@ class BackupRun {
         lineage_(plan.source.lineage),
         progress_(progress),
         stop_(std::move(stop)),
-        interrupted_(interrupted_backups(store, lineage_)),
-        lease_(store, lineage_, {.backup = uuid_, .builds_on = with_parent(interrupted_)}),
+        lease_(store, lineage_, {.backup = uuid_, .builds_on = with_parent({})}),
         data_packs_(store.objects(), lineage_, {PackKind::kData, uuid_, 0}, kDataPutsAtOnce),
         tree_packs_(store.objects(), lineage_, {PackKind::kTree, uuid_, 0}, 1) {}
 
@@ -90,7 +89,8 @@ class BackupRun {
   }
 
   void read_store();
-  void find_usable_packs();
+  void read_parent(const LeaseList& leases);
+  void find_usable_packs(LeaseList leases);
   // Whether parts of the parent are read from the volume all the same.
   bool repairs() const {
     return parent_ && (plan_.repair || !damage_.empty() || !scattered_.empty());
@@ -116,10 +116,9 @@ class BackupRun {
   const std::stop_token stop_;
   const Uuid uuid_ = Uuid::generate();
   const Timestamp created_ = now();
-  const std::vector<Uuid> interrupted_;  // backups whose packs this one may use
   Lease lease_;
   std::optional<BackupRecord> parent_;
-  PackUses usable_;               // packs of the interrupted ones
+  PackUses usable_;               // packs of interrupted backups
   SlotSet damage_;                // that notes tell of, in the parent's packs and in these
   std::set<PackName> scattered_;  // packs of the parent that this backup does not refer to
   PackWriter data_packs_;
@@ -146,12 +145,10 @@ BackupRecord BackupRun::run() {
 // After the lease was put: a remover that has not seen the lease has removed the parent's record
 // before, so it is missed here.
 void BackupRun::read_store() {
-  if (plan_.parent) {
-    parent_ = with_context("can't build on the parent backup",
-                           [&] { return read_backup(store_, lineage_, *plan_.parent); });
-  }
+  const LeaseList leases = lease_.look();
+  if (plan_.parent) read_parent(leases);
   if (parent_) scattered_ = scattered_packs(parent_->packs, parent_->chunk_size);
-  find_usable_packs();
+  find_usable_packs(leases);
   if (!parent_ && usable_.empty()) return;
   damage_ = list_damage(store_, lineage_);
   damage_.erase_packs([&](const PackName& pack) {
@@ -159,20 +156,29 @@ void BackupRun::read_store() {
   });
 }
 
-// Of an interrupted backup of which the parent has used all packs already, nothing is left to use.
-// Such ones are not named any longer: a remover does not know what is needed of them, and would
-// have to keep everything until this backup ends.
-void BackupRun::find_usable_packs() {
-  usable_ = usable_packs(store_, lineage_, interrupted_);
-  std::set<Uuid> useful;
-  for (const auto& [pack, use] : usable_) {
-    if (!parent_ || !parent_->packs.contains(pack)) useful.insert(pack.backup);
-  }
-  std::erase_if(usable_, [&](const auto& entry) {
-    return !useful.contains(entry.first.backup) || scattered_.contains(entry.first);
+void BackupRun::read_parent(const LeaseList& leases) {
+  const Uuid& parent = *plan_.parent;
+  with_context("can't build on the parent backup", [&] {
+    try {
+      parent_ = leases.revocations.contains(parent) ? read_backup(store_, lineage_, parent)
+                                                    : read_listed_backup(store_, lineage_, parent);
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kCorrupt && error.kind() != ErrorKind::kUnsupported) throw;
+      throw Error(ErrorKind::kNotFound, "{}", error.message());  // it is as good as gone
+    }
   });
-  if (useful.size() < interrupted_.size())
-    lease_.build_on(with_parent({useful.begin(), useful.end()}));
+}
+
+// Interrupted backups of which the parent has used all packs already are not named: a remover does
+// not know what is needed of them, and would have to keep everything until this backup ends.
+void BackupRun::find_usable_packs(LeaseList leases) {
+  leases.leases.erase(uuid_);
+  const std::vector<Uuid> interrupted =
+      interrupted_backups(store_, lineage_, leases, parent_ ? parent_->packs : PackUses());
+  if (interrupted.empty()) return;
+  lease_.build_on(with_parent(interrupted));
+  usable_ = usable_packs(store_, lineage_, interrupted);
+  std::erase_if(usable_, [&](const auto& entry) { return scattered_.contains(entry.first); });
 }
 
 // Without its lease a writer may find the parent's packs removed. That is no damage to the store.
@@ -180,7 +186,7 @@ BackupRecord BackupRun::write_packs_under_lease() {
   try {
     return write_packs();
   } catch (const Error& error) {
-    if (error.kind() == ErrorKind::kCorrupt) lease_.renew();
+    if (error.kind() == ErrorKind::kCorrupt) lease_.look();
     throw;
   }
 }
@@ -295,7 +301,7 @@ std::optional<Reference> BackupRun::write_tree(const TreeShape& shape, const Chu
 }
 
 void BackupRun::commit(const BackupRecord& record) {
-  lease_.renew();
+  lease_.look();  // so that it is hardly ever found out only when the record is there
   if (!parent_) put_volume_json();
   check_stop(stop_, "backup");
 

@@ -24,8 +24,8 @@ struct BackupPlan {
   // caller's.
   int device_fd = -1;
 
-  // The backup of the same lineage that this one is built on: what no range covers is taken from
-  // there. Without one it is zero.
+  // The complete backup of the same lineage that this one is built on: what no range covers is
+  // taken from there. Without one it is zero.
   std::optional<Uuid> parent = std::nullopt;
 
   // Ascending, without overlaps, within the volume. To read more than has changed is harmless, and
@@ -46,14 +46,15 @@ struct BackupPlan {
 // Makes the backup and returns its record, which is then durably in the store. Any number of hosts
 // may do this at once, and delete backups meanwhile.
 //
-// Throws kNotFound if the parent is gone: plan anew, on another one. kUnavailable if the lease was
+// Throws kNotFound if the parent is gone or its record can't be understood: plan anew, on another
+// one. kUnavailable if the lease was
 // revoked, since nothing was heard of it for long or somebody unlocked the store: try again.
-// kCorrupt or kUnsupported if what is needed of the parent is damaged (its tree only without
-// `repair`) or of another version. kCancelled soon after a request, when the threads have ended
-// what they hold, a few MiB each. kInvalidArgument for a plan that can't be; kIo and kNoSpace as
-// device and store have it. After an error the store has no such backup (unless not even its
-// removal succeeded after a failed commit). What was stored for it stays for the next backup to
-// use, and is garbage after a day; after kNoSpace it is removed.
+// kCorrupt if what is needed of the parent's tree is damaged, but not with `repair`. kCancelled
+// soon after a request, when the threads have ended what they hold, a few MiB each.
+// kInvalidArgument for a plan that can't be; kIo and kNoSpace as device and store have it. After an
+// error the store has no such backup (unless not even its removal succeeded after a failed commit).
+// What was stored for it stays for the next backup to use, and is garbage after a day; after
+// kNoSpace it is removed.
 BackupRecord create_backup(const Store& store, const BackupPlan& plan, const ProgressSink& progress,
                            std::stop_token stop);
 

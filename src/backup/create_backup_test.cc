@@ -1,6 +1,8 @@
 // What a backup stores and what it does not, whatever changed.
 #include "backup/create_backup.h"
 
+#include <atomic>
+
 #include <fcntl.h>
 
 #include "backup/backup_testing.h"
@@ -355,6 +357,21 @@ TEST_F(BackupTest, RefusesPlansThatCantBe) {
   EXPECT_EQ(refused([](BackupPlan& plan) { plan.chunk_size = 2048; }), invalid);
   EXPECT_EQ(refused([](BackupPlan& plan) { plan.ranges[0].bytes.end = kMiB + 1; }), invalid);
   EXPECT_THAT(keys_under(""), ElementsAre(kStoreKey));
+}
+
+// Each costs what the way to the store and back takes.
+TEST_F(BackupTest, AsksTheStoreTenTimesIfNothingHasChanged) {
+  TestDevice device(64 * kMiB);
+  device.write(0, noise(1, 4 * kMiB));
+  const BackupRecord first = back_up_all(device);
+  std::atomic<int> calls = 0;
+  objects_.hook = [&](MemoryStore::Call, const std::string&) { ++calls; };
+  const Store store = Store::open(objects_);
+  const BackupRecord second = create_backup(store, plan_of(device, first, {}), {}, {});
+  objects_.hook = nullptr;
+  EXPECT_EQ(calls, 10);
+  EXPECT_EQ(second.root, first.root);
+  check_backups();
 }
 
 TEST_F(BackupTest, SaysThatTheParentIsGone) {

@@ -1,7 +1,5 @@
 #include "backup/lease.h"
 
-#include <set>
-
 #include <nlohmann/json.hpp>
 #include <spdlog/spdlog.h>
 
@@ -43,15 +41,24 @@ LeaseRecord parse(const nlohmann::json& json) {
 
 }  // namespace
 
+LeaseList list_all_leases(const Store& store, const Uuid& lineage) {
+  LeaseList list;
+  store.objects().list(prefix_of(lineage, LineagePart::kLeases), [&](const ObjectInfo& info) {
+    if (const auto revoked = parse_revocation_key(info.key))
+      list.revocations[*revoked] = info.modified;
+    if (const auto leased = parse_json_key(info.key)) list.leases[*leased] = info.modified;
+  });
+  return list;
+}
+
 Lease::Lease(const Store& store, const Uuid& lineage, const LeaseRecord& record)
     : store_(store),
       lineage_(lineage),
       backup_(record.backup),
       key_(json_key(lineage, LineagePart::kLeases, record.backup)),
       text_(encode(record)) {
-  const std::scoped_lock lock(mutex_);
   try {
-    put_locked();
+    put_json(store_.objects(), key_, text_);
   } catch (const Error&) {
     try {
       store_.objects().remove(key_);
@@ -65,16 +72,23 @@ Lease::Lease(const Store& store, const Uuid& lineage, const LeaseRecord& record)
 
 Lease::~Lease() = default;
 
-void Lease::build_on(const std::vector<Uuid>& fewer) {
+void Lease::build_on(const std::vector<Uuid>& backups) {
   const std::scoped_lock lock(mutex_);
-  text_ = encode({.backup = backup_, .builds_on = fewer});
-  put_locked();
+  text_ = encode({.backup = backup_, .builds_on = backups});
+  put_and_look_locked();
   check();
+}
+
+LeaseList Lease::look() {
+  const std::scoped_lock lock(mutex_);
+  LeaseList list = look_locked();
+  check();
+  return list;
 }
 
 void Lease::renew() {
   const std::scoped_lock lock(mutex_);
-  put_locked();
+  put_and_look_locked();
   check();
 }
 
@@ -87,7 +101,9 @@ void Lease::check() const {
 
 void Lease::check_store() {
   const std::scoped_lock lock(mutex_);
-  look_locked(backup_key(lineage_, backup_));
+  if (revocation_of(store_, lineage_, backup_)) revoked_ = true;
+  if (const auto record = store_.objects().head(backup_key(lineage_, backup_)))
+    note_time(record->modified);
   check();
 }
 
@@ -100,19 +116,27 @@ void Lease::release(Leaves leaves) {
     store_.objects().remove(key_);
 }
 
-void Lease::put_locked() {
+void Lease::put_and_look_locked() {
+  if (!last_) look_locked();  // after a long sleep it would no longer tell when it was put first
   put_json(store_.objects(), key_, text_);
-  look_locked(key_);
+  look_locked();
 }
 
-// `key` is of what was put last. Without anybody's word, so much time means that a revocation may
-// have come and gone.
-void Lease::look_locked(const std::string& key) {
-  if (revocation_of(store_, lineage_, backup_)) revoked_ = true;
-  const auto info = store_.objects().head(key);
-  if (!info) return;
-  if (last_ && info->modified - *last_ >= store_.times().revocation_age / 2) revoked_ = true;
-  last_ = info->modified;
+LeaseList Lease::look_locked() {
+  LeaseList list = list_all_leases(store_, lineage_);
+  const auto own = list.leases.find(backup_);
+  if (list.revocations.contains(backup_) || own == list.leases.end())
+    revoked_ = true;  // nobody else removes it
+  else
+    note_time(own->second);
+  return list;
+}
+
+// Of the lease, or of the record that was put after it. Without anybody's word, so much time means
+// that a revocation may have come and gone.
+void Lease::note_time(Timestamp put) {
+  if (last_ && put - *last_ >= store_.times().revocation_age / 2) revoked_ = true;
+  last_ = put;
 }
 
 void Lease::renew_until_stopped(const std::stop_token& stop) {
@@ -120,7 +144,7 @@ void Lease::renew_until_stopped(const std::stop_token& stop) {
   while (!wake_.wait_for(lock, stop, store_.times().lease_renewal, [] { return false; }) &&
          !stop.stop_requested()) {
     try {
-      put_locked();
+      put_and_look_locked();
     } catch (const Error& error) {
       spdlog::warn("can't renew a lease, will try again: {}", error.message());
     }
@@ -128,41 +152,36 @@ void Lease::renew_until_stopped(const std::stop_token& stop) {
 }
 
 std::vector<FoundLease> list_leases(const Store& store, const Uuid& lineage) {
+  const LeaseList list = list_all_leases(store, lineage);
   std::vector<FoundLease> leases;
-  std::set<Uuid> revoked;
-  store.objects().list(prefix_of(lineage, LineagePart::kLeases), [&](const ObjectInfo& info) {
-    if (const auto backup = parse_revocation_key(info.key)) revoked.insert(*backup);
-    if (const auto backup = parse_json_key(info.key)) {
-      leases.push_back(
-          {.key = info.key, .backup = *backup, .renewed = info.modified, .record = {}});
-    }
-  });
-  std::erase_if(leases, [&](FoundLease& lease) {
-    if (revoked.contains(lease.backup)) return true;
+  for (const auto& [backup, renewed] : list.leases) {
+    if (list.revocations.contains(backup)) continue;
+    FoundLease lease{.backup = backup, .renewed = renewed, .record = {}};
     try {
-      lease.record = parse(get_json(store.objects(), lease.key));
-      if (lease.record->backup != lease.backup) lease.record.reset();
+      lease.record =
+          parse(get_json(store.objects(), json_key(lineage, LineagePart::kLeases, backup)));
+      if (lease.record->backup != backup) lease.record.reset();
     } catch (const Error& error) {
-      if (error.kind() == ErrorKind::kNotFound) return true;  // its backup has ended since
+      if (error.kind() == ErrorKind::kNotFound) continue;  // its backup has ended since
       if (error.kind() != ErrorKind::kCorrupt && error.kind() != ErrorKind::kUnsupported) throw;
     }
-    return false;
-  });
+    leases.push_back(std::move(lease));
+  }
   return leases;
-}
-
-std::map<Uuid, Timestamp> list_revocations(const Store& store, const Uuid& lineage) {
-  std::map<Uuid, Timestamp> revocations;
-  store.objects().list(prefix_of(lineage, LineagePart::kLeases), [&](const ObjectInfo& info) {
-    if (const auto backup = parse_revocation_key(info.key)) revocations[*backup] = info.modified;
-  });
-  return revocations;
 }
 
 std::optional<Timestamp> revocation_of(const Store& store, const Uuid& lineage,
                                        const Uuid& backup) {
   const auto info = store.objects().head(revocation_key(lineage, backup));
   return info ? std::optional(info->modified) : std::nullopt;
+}
+
+bool is_void(const Store& store, Timestamp committed, Timestamp revoked) {
+  return committed > revoked + store.objects().time_lag();
+}
+
+Timestamp end_of_commits(const Store& store, Timestamp revoked) {
+  return revoked + 2 * store.objects().time_lag();
 }
 
 void revoke(const Store& store, const Uuid& lineage, const Uuid& backup) {

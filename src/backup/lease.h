@@ -29,6 +29,17 @@ struct LeaseRecord {
   std::vector<Uuid> builds_on;  // those whose packs it will refer to
 };
 
+// What tells of the backups of a lineage that are being written, or were begun.
+struct LeaseList {
+  // By backup. Those of `leases` may be revoked.
+  std::map<Uuid, Timestamp> leases;
+  // When the backup's lease was revoked. A backup that was committed before is complete all the
+  // same.
+  std::map<Uuid, Timestamp> revocations;
+};
+
+LeaseList list_all_leases(const Store& store, const Uuid& lineage);
+
 // A writer's own lease. Thread-safe.
 class Lease {
  public:
@@ -40,10 +51,14 @@ class Lease {
   Lease(const Lease&) = delete;
   Lease& operator=(const Lease&) = delete;
 
-  // Names only some of the backups from now on. Throws as renew().
-  void build_on(const std::vector<Uuid>& fewer);
+  // Names these backups from now on. Throws as renew().
+  void build_on(const std::vector<Uuid>& backups);
 
-  // Renews it now. Throws kUnavailable if it was revoked; else what the store throws.
+  // Looks at all leases of the lineage, of which this is one. Throws kUnavailable if it was
+  // revoked; else what the store throws.
+  LeaseList look();
+
+  // Puts it again, and looks.
   void renew();
 
   // Throws as renew() if a revocation is known already. Does not touch the store, and never waits.
@@ -59,8 +74,9 @@ class Lease {
   void release(Leaves leaves);
 
  private:
-  void put_locked();
-  void look_locked(const std::string& key);
+  LeaseList look_locked();
+  void put_and_look_locked();
+  void note_time(Timestamp put);
   void renew_until_stopped(const std::stop_token& stop);
 
   const Store store_;
@@ -71,7 +87,7 @@ class Lease {
   std::mutex mutex_;  // held while the lease is put
   std::string text_;
   std::condition_variable_any wake_;
-  std::optional<Timestamp> last_;  // when the lease was put last
+  std::optional<Timestamp> last_;  // when the lease was put last, as far as it was looked at
   std::atomic<bool> revoked_ = false;
 
   std::jthread renewal_;  // last, since it uses all the others
@@ -79,7 +95,6 @@ class Lease {
 
 // A lease as others find it.
 struct FoundLease {
-  std::string key;
   Uuid backup;
   Timestamp renewed;
   std::optional<LeaseRecord> record;  // nothing if it can't be understood
@@ -88,10 +103,15 @@ struct FoundLease {
 // The leases of a lineage that are not revoked.
 std::vector<FoundLease> list_leases(const Store& store, const Uuid& lineage);
 
-// When the leases of a lineage's backups were revoked, of all or of one. A backup that was
-// committed before that is complete all the same.
-std::map<Uuid, Timestamp> list_revocations(const Store& store, const Uuid& lineage);
+// When the backup's lease was revoked.
 std::optional<Timestamp> revocation_of(const Store& store, const Uuid& lineage, const Uuid& backup);
+
+// Whether a backup that was committed then is none, since its lease had been revoked. One moment
+// counts as before: how long it lasts is the store's.
+bool is_void(const Store& store, Timestamp committed, Timestamp revoked);
+// When nobody can see a backup any more for the first time that is not void. Later, what a look has
+// not found is not there.
+Timestamp end_of_commits(const Store& store, Timestamp revoked);
 
 // Takes the lease away from its writer, which may be at work still: its backup can't be completed
 // any more. If it is complete already, only the lease is removed. Throws as ObjectStore::put.

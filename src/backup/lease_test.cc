@@ -128,6 +128,23 @@ TEST_F(LeaseTest, RevocationsMakeVoidWhatIsCommittedAfterThemOnly) {
   EXPECT_EQ(error_of([&] { back_up_all(device, after); }).kind(), ErrorKind::kNotFound);
 }
 
+// Its writer may have looked for a revocation before that could be seen.
+TEST_F(LeaseTest, RevocationsDoNotMakeVoidWhatIsCommittedWithinTheLag) {
+  objects_.lag = std::chrono::milliseconds(10);
+  TestDevice device(kMiB);
+  const BackupRecord record = back_up_all(device);
+  const std::string key = backup_key(lineage_, record.info.uuid);
+  const Bytes text = objects_.get(key, kMaxStoreJson);
+  objects_.put(revocation_key(lineage_, record.info.uuid), as_bytes("{}"));
+  objects_.advance(std::chrono::milliseconds(9));
+  objects_.put(key, text);
+  EXPECT_EQ(backups_of(store_, lineage_).size(), 1U);
+  read_backup(store_, lineage_, record.info.uuid);
+  objects_.put(key, text);
+  EXPECT_THAT(backups_of(store_, lineage_), IsEmpty());
+  EXPECT_THROW(read_backup(store_, lineage_, record.info.uuid), Error);
+}
+
 TEST_F(LeaseTest, RevocationsEndAfterAMonth) {
   revoke(store_, lineage_, backup_);
   TestDevice device(kMiB);

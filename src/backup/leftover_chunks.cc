@@ -7,7 +7,6 @@
 
 #include <spdlog/spdlog.h>
 
-#include "backup/lease.h"
 #include "backup/removal_plan.h"
 #include "base/error.h"
 
@@ -35,17 +34,17 @@ PackUses data_packs_of(const Store& store, const Uuid& lineage, const Uuid& back
 
 }  // namespace
 
-std::vector<Uuid> interrupted_backups(const Store& store, const Uuid& lineage) {
+std::vector<Uuid> interrupted_backups(const Store& store, const Uuid& lineage,
+                                      const LeaseList& leases, const PackUses& known) {
   std::set<Uuid> begun;
-  store.objects().list(prefix_of(lineage, LineagePart::kLeases), [&](const ObjectInfo& info) {
-    for (const auto& backup : {parse_json_key(info.key), parse_revocation_key(info.key)})
-      if (backup) begun.insert(*backup);
-  });
+  for (const auto* const list : {&leases.leases, &leases.revocations})
+    for (const auto& [backup, time] : *list) begun.insert(backup);
   std::vector<Uuid> interrupted;
   for (const Uuid& backup : std::views::reverse(begun)) {
     if (interrupted.size() == kMaxInterrupted) break;
-    if (!store.objects().head(backup_key(lineage, backup)) &&
-        !data_packs_of(store, lineage, backup).empty())
+    if (store.objects().head(backup_key(lineage, backup))) continue;
+    const PackUses packs = data_packs_of(store, lineage, backup);
+    if (!std::ranges::all_of(packs, [&](const auto& pack) { return known.contains(pack.first); }))
       interrupted.push_back(backup);
   }
   return interrupted;
@@ -53,7 +52,6 @@ std::vector<Uuid> interrupted_backups(const Store& store, const Uuid& lineage) {
 
 PackUses usable_packs(const Store& store, const Uuid& lineage, const std::vector<Uuid>& backups) {
   PackUses packs;
-  if (backups.empty()) return packs;
   const std::vector<RemovalPlan> plans = list_plans(store, lineage);
   for (const Uuid& backup : backups) packs.merge(data_packs_of(store, lineage, backup));
   for (const RemovalPlan& plan : plans) {

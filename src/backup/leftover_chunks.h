@@ -12,6 +12,7 @@
 
 #include "backup/backup_record.h"
 #include "backup/layout.h"
+#include "backup/lease.h"
 #include "backup/pack_footers.h"
 #include "backup/slot_set.h"
 #include "backup/store.h"
@@ -20,9 +21,10 @@
 
 namespace convoy {
 
-// The backups of a lineage that were begun and not completed, as leases and revocations tell, but
-// for those that left no packs of chunks. The newest few of them.
-std::vector<Uuid> interrupted_backups(const Store& store, const Uuid& lineage);
+// The backups that were begun and not completed, as leases and revocations tell, and left packs of
+// chunks that are not among `known`. The newest few of them.
+std::vector<Uuid> interrupted_backups(const Store& store, const Uuid& lineage,
+                                      const LeaseList& leases, const PackUses& known);
 
 // The packs of chunks of these backups that may be referred to by a writer whose lease names the
 // backups: those that no plan of removal names, with their sizes. To be called after the lease was

@@ -29,21 +29,24 @@ void LineageSurvey::look(const std::stop_token& stop, const std::optional<Timest
 
 void LineageSurvey::look_at_backups(const std::stop_token& stop) {
   backups_.clear();
+  std::vector<ListedBackup> unread;
   for (const Uuid& backup : backups_of(store_, lineage_)) {
     if (backup == without_) continue;
     backups_.insert(backup);
-    if (read_.contains(backup)) continue;
-    check_stop(stop, work_);
-    try {
-      const BackupRecord record = read_listed_backup(store_, lineage_, backup);
-      packs_.insert(record.packs.begin(), record.packs.end());
-      if (on_backup_) on_backup_(record);
-      read_.insert(backup);
-    } catch (const Error& error) {
-      if (error.kind() != ErrorKind::kNotFound) throw;
-      backups_.erase(backup);  // deleted since it was listed
-    }
+    if (!read_.contains(backup)) unread.push_back({.lineage = lineage_, .backup = backup});
   }
+  if (unread.empty()) return;
+  read_listed_backups(store_, std::move(unread), [&](const ListedBackup& listed) {
+    check_stop(stop, work_);
+    if (listed.error) {
+      if (listed.error->kind() != ErrorKind::kNotFound) throw Error(*listed.error);
+      backups_.erase(listed.backup);  // deleted since it was listed
+      return;
+    }
+    packs_.insert(listed.record->packs.begin(), listed.record->packs.end());
+    if (on_backup_) on_backup_(*listed.record);
+    read_.insert(listed.backup);
+  });
 }
 
 }  // namespace convoy

@@ -24,8 +24,13 @@ void check_parameter(const JsonFields& fields, const std::string& name, std::str
 
 // The UUID of the store; nothing if there is none.
 std::optional<Uuid> read_store(ObjectStore& objects) {
-  if (!objects.head(kStoreKey)) return std::nullopt;
-  const nlohmann::json json = get_json(objects, kStoreKey);
+  nlohmann::json json;
+  try {
+    json = get_json(objects, kStoreKey);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kNotFound) throw;
+    return std::nullopt;
+  }
   return with_context(kStoreKey, [&] {
     const JsonFields fields(json);
     fields.check_version();

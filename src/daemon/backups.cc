@@ -103,11 +103,12 @@ BackupList Backups::list_ours(const Destination& destination, const StoreAddress
 
 std::optional<Backups::Base> Backups::incremental_base(const Store& store,
                                                        const SnapshotRow& snapshot,
-                                                       const VolumeRow& volume) {
+                                                       const VolumeRow& volume, LookFirst look) {
   while (const auto known = catalog_.newest_backup(store.uuid(), volume.uuid)) {
-    const auto changes = is_readable(store, volume.lineage, known->backup)
-                             ? volumes_.changed_ranges(known->snapshot, snapshot.uuid)
-                             : std::nullopt;
+    const auto changes =
+        look == LookFirst::kYes && !is_readable(store, volume.lineage, known->backup)
+            ? std::nullopt
+            : volumes_.changed_ranges(known->snapshot, snapshot.uuid);
     if (changes) return Base{known->backup, changed_parts(*changes), true};
     // It is gone, or the snapshot's thin device was replaced by others: it is of no use any more.
     catalog_.forget_backup(known->backup);
@@ -116,8 +117,8 @@ std::optional<Backups::Base> Backups::incremental_base(const Store& store,
 }
 
 Backups::Base Backups::choose_base(const Store& store, const SnapshotRow& snapshot,
-                                   const VolumeRow& volume) {
-  if (auto base = incremental_base(store, snapshot, volume)) return std::move(*base);
+                                   const VolumeRow& volume, LookFirst look) {
+  if (auto base = incremental_base(store, snapshot, volume, look)) return std::move(*base);
   // What is read is compared with the newest backup all the same: what it holds is not stored
   // again.
   std::vector<Uuid> backups = backups_of(store, volume.lineage);
@@ -152,8 +153,10 @@ Backups::Created Backups::create(const std::string& snapshot_reference, const St
   plan.compression = compression;
   // The backup that this one is to be built on may be deleted, by any host, until it is leased.
   // More than a few times in a row is something else.
+  LookFirst look = LookFirst::kNo;
   for (int tries_left = 4;; --tries_left) {
-    Base base = choose_base(store, snapshot, volume);
+    Base base = choose_base(store, snapshot, volume, look);
+    plan.repair = base.parent && plan.repair && base.parent == plan.parent;
     plan.parent = base.parent;
     plan.ranges = std::move(base.ranges);
     try {
@@ -170,6 +173,7 @@ Backups::Created Backups::create(const std::string& snapshot_reference, const St
       if (error.kind() == ErrorKind::kNotFound) {
         spdlog::info("the backup is planned anew: {}", error.message());
         catalog_.forget_backup(*base.parent);
+        look = LookFirst::kYes;
       } else if (error.kind() == ErrorKind::kCorrupt && !plan.repair) {
         spdlog::warn("the backup to build on is damaged, what is lost is read again: {}",
                      error.message());

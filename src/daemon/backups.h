@@ -135,9 +135,13 @@ class Backups {
   using WriteBackup = std::function<void(int device_fd, const DamageSink& damaged)>;
   Restored fill_new_volume(const NewVolume& request, const BackedUpVolume& source,
                            OnDamage on_damage, const WriteBackup& write);
-  Base choose_base(const Store& store, const SnapshotRow& snapshot, const VolumeRow& volume);
+  // Whether the store is asked if a backup that the catalog knows is there: else its writer finds
+  // out, and the plan was in vain.
+  enum class LookFirst { kNo, kYes };
+  Base choose_base(const Store& store, const SnapshotRow& snapshot, const VolumeRow& volume,
+                   LookFirst look);
   std::optional<Base> incremental_base(const Store& store, const SnapshotRow& snapshot,
-                                       const VolumeRow& volume);
+                                       const VolumeRow& volume, LookFirst look);
 
   Catalog& catalog_;
   Volumes& volumes_;
