@@ -1,14 +1,20 @@
 // The backup engine by itself, on an image in a file, and the least that any engine has to do: for
-// bench/backup.py. Prints one line of JSON.
+// bench/backup.py, bench/s3.py and tests/s3. Prints one line of JSON.
 //
 //   backup_engine create IMAGE STORE [PARENT BLOCKS]
 //       PARENT: <lineage>/<backup>; BLOCKS: a file of "offset length" lines, what may have changed
 //   backup_engine restore IMAGE STORE <lineage>/<backup>
+//   backup_engine list STORE
+//   backup_engine delete STORE <lineage>/<backup>
+//   backup_engine verify STORE <lineage>/<backup>
+//   backup_engine gc STORE LINEAGE
+//       STORE: a directory, or the URL of a destination
 //   backup_engine floor IMAGE
 //       SHA-256 and zstd -1 of every chunk that is not zero, on all CPUs
 //   backup_engine restore-floor IMAGE OUTPUT
 //       the way back: compresses first, then decompresses, hashes and writes, and tells of that
-// create and floor take --chunk BYTES and --compression as "convoy backup create" does.
+// create and floor take --chunk BYTES and --compression as "convoy backup create" does, and create
+// --times N, for backups one upon the other.
 #include <atomic>
 #include <chrono>
 #include <cstdio>
@@ -21,9 +27,12 @@
 #include <zstd.h>
 
 #include "backup/backups.h"
+#include "backup/collect_garbage.h"
 #include "backup/create_backup.h"
+#include "backup/destination.h"
 #include "backup/device_io.h"
 #include "backup/restore_backup.h"
+#include "backup/verify_backup.h"
 #include "base/bytes.h"
 #include "base/digest.h"
 #include "base/error.h"
@@ -38,6 +47,7 @@ using Bytes = std::vector<std::byte>;
 struct Options {
   std::vector<std::string> words;
   std::uint32_t chunk = kDefaultChunkSize;
+  unsigned times = 1;
   Compression compression;
 };
 
@@ -48,6 +58,8 @@ Options parse(int argc, char** argv) {
     const std::string value = i + 1 < argc ? argv[i + 1] : "";
     if (word == "--chunk") {
       options.chunk = static_cast<std::uint32_t>(std::stoul(value));
+    } else if (word == "--times") {
+      options.times = static_cast<unsigned>(std::stoul(value));
     } else if (word == "--compression") {
       options.compression = Compression::parse(value);
     } else {
@@ -66,6 +78,11 @@ struct Name {
 Name parse_name(const std::string& text) {
   const auto slash = text.find('/');
   return {Uuid::parse(text.substr(0, slash)).value(), Uuid::parse(text.substr(slash + 1)).value()};
+}
+
+std::unique_ptr<ObjectStore> open_objects(const std::string& place) {
+  if (place.find("://") == std::string::npos) return std::make_unique<DirectoryStore>(place);
+  return open_object_store(Destination::parse(place));
 }
 
 class Clock {
@@ -101,8 +118,8 @@ std::vector<SourceRange> read_blocks(const std::string& path, std::uint64_t size
 void create(const Options& options) {
   const UniqueFd image = open_file(options.words.at(1), O_RDONLY);
   const std::uint64_t size = device_size(image.get());
-  DirectoryStore objects(options.words.at(2));
-  const Store store = Store::open_or_create(objects, std::nullopt);
+  const Clock clock;
+  const auto objects = open_objects(options.words.at(2));
   BackupPlan plan;
   plan.source = {.lineage = Uuid::generate(),
                  .driver = "devicemapper",
@@ -119,8 +136,12 @@ void create(const Options& options) {
     plan.parent = parent.backup;
     plan.ranges = read_blocks(options.words.at(4), size);
   }
-  const Clock clock;
-  const BackupRecord record = create_backup(store, plan, {}, {});
+  BackupRecord record;
+  for (unsigned i = 0; i < options.times; ++i) {
+    const Store store = Store::open_or_create(*objects, std::nullopt);
+    record = create_backup(store, plan, {}, {});
+    plan.parent = record.info.uuid;
+  }
   print_times(clock,
               fmt::format(R"(, "backup": "{}/{}", "stored": {}, "read": {})",
                           plan.source.lineage.to_string(), record.info.uuid.to_string(),
@@ -128,16 +149,50 @@ void create(const Options& options) {
 }
 
 void restore(const Options& options) {
-  DirectoryStore objects(options.words.at(2));
-  const Store store = Store::open(objects);
+  const Clock clock;
+  const auto objects = open_objects(options.words.at(2));
+  const Store store = Store::open(*objects);
   const Name name = parse_name(options.words.at(3));
   const BackupRecord record = read_backup(store, name.lineage, name.backup);
   const UniqueFd image = open_file(options.words.at(1), O_RDWR | O_CREAT | O_TRUNC);
   if (::ftruncate(image.get(), static_cast<off_t>(record.info.source.size)) != 0)
     throw system_error(errno, "ftruncate");
-  const Clock clock;
   restore_backup(store, record, image.get(), {}, {});
   print_times(clock, "");
+}
+
+void list(const Options& options) {
+  const Clock clock;
+  const auto objects = open_objects(options.words.at(1));
+  const BackupList list = list_backups(Store::open(*objects), std::nullopt);
+  print_times(clock, fmt::format(R"(, "backups": {})", list.backups.size()));
+}
+
+void remove(const Options& options) {
+  const Clock clock;
+  const auto objects = open_objects(options.words.at(1));
+  const Name name = parse_name(options.words.at(2));
+  delete_backup(Store::open(*objects), name.lineage, name.backup, {}, {});
+  print_times(clock, "");
+}
+
+void verify(const Options& options) {
+  const Clock clock;
+  const auto objects = open_objects(options.words.at(1));
+  const Store store = Store::open(*objects);
+  const Name name = parse_name(options.words.at(2));
+  const BackupRecord record = read_backup(store, name.lineage, name.backup);
+  const auto damage = Verifier(store, name.lineage, VerifyDepth::kFull).verify(record, {}, {});
+  print_times(clock, fmt::format(R"(, "damaged": {})", damage.size()));
+}
+
+void collect(const Options& options) {
+  const Clock clock;
+  const auto objects = open_objects(options.words.at(1));
+  const Collection collection =
+      collect_garbage(Store::open(*objects), Uuid::parse(options.words.at(2)).value(),
+                      CollectionMode::kHalfDead, {}, {});
+  print_times(clock, fmt::format(R"(, "packs": {})", collection.packs.size()));
 }
 
 // Calls `work` for the number of every chunk, on all CPUs, several neighbours at a time.
@@ -209,6 +264,14 @@ int run(int argc, char** argv) {
     create(options);
   else if (command == "restore")
     restore(options);
+  else if (command == "list")
+    list(options);
+  else if (command == "delete")
+    remove(options);
+  else if (command == "verify")
+    verify(options);
+  else if (command == "gc")
+    collect(options);
   else if (command == "floor")
     floor(options, false);
   else if (command == "restore-floor")

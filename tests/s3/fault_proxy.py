@@ -5,9 +5,11 @@ import http.client
 import http.server
 import random
 import socket
+import ssl
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 STATUSES = {"429": 429, "500": 500, "502": 502, "503": 503}
 # What becomes of a request. "refused": the connection ends before the server sees it; "lost": the server does it, and the answer
@@ -19,9 +21,14 @@ STALL_SECONDS = 12
 
 
 class FaultProxy:
-    """Serves on `port`, and passes on to the server's port. `share` of all requests fail; each waits for `latency` seconds first."""
+    """
+    Serves on `port`, and passes on to the server's port. `share` of all requests fail; each waits for `latency` seconds first.
+    With a certificate, and its key in the same file, it speaks TLS.
+    """
 
-    def __init__(self, server: int, share: float = 0.0, seed: int = 0, latency: float = 0.0) -> None:
+    def __init__(
+        self, server: int, share: float = 0.0, seed: int = 0, latency: float = 0.0, certificate: Path | None = None
+    ) -> None:  # fmt: skip
         self.server, self.share, self.latency = server, share, latency
         self.random = random.Random(seed)
         self.lock = threading.Lock()
@@ -30,6 +37,12 @@ class FaultProxy:
         handler = type("BoundHandler", (Handler,), {"proxy": self})
         self._listener = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._listener.daemon_threads = True
+        if certificate:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(certificate)
+            # Each connection shakes hands on its own thread.
+            self._listener.handle_error = lambda *_: None  # a client that does not trust the certificate
+            self._listener.socket = tls.wrap_socket(self._listener.socket, server_side=True, do_handshake_on_connect=False)
         self.port = self._listener.server_address[1]
         threading.Thread(target=self._listener.serve_forever, daemon=True).start()
 
