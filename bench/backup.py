@@ -223,6 +223,12 @@ def row(what: str, name: str, measured: Measured, ours: Measured) -> None:
     )  # fmt: skip
 
 
+def report(what: str, aim: float, reached: float) -> None:
+    """Whether it is at most the aim; at least, if that is negative."""
+    good = reached <= aim if aim > 0 else reached >= -aim
+    print(f"{what:55} {reached:6.2f}  (aim {'<=' if aim > 0 else '>='} {abs(aim)}: {'reached' if good else 'NOT reached'})")
+
+
 def main() -> None:
     if sys.argv[1:2] == ["--make-images"]:
         return make_images(int(sys.argv[2]))
@@ -271,9 +277,8 @@ def main() -> None:
     subprocess.run(["cmp", WORK / "changed.img", WORK / "convoy-restored.img"], check=True)
 
     print()
-    for what, aim, reached in aims:
-        good = reached <= aim if aim > 0 else reached >= -aim
-        print(f"{what:55} {reached:6.2f}  (aim {'<=' if aim > 0 else '>='} {abs(aim)}: {'reached' if good else 'NOT reached'})")
+    for aim in aims:
+        report(*aim)
 
 
 if __name__ == "__main__":
