@@ -224,7 +224,7 @@ def row(what: str, name: str, measured: Measured, ours: Measured) -> None:
 
 
 def report(what: str, aim: float, reached: float) -> None:
-    """Whether it is at most the aim; at least, if that is negative."""
+    """Prints whether an aim is reached: at most `aim` if that is positive, else at least its absolute value."""
     good = reached <= aim if aim > 0 else reached >= -aim
     print(f"{what:55} {reached:6.2f}  (aim {'<=' if aim > 0 else '>='} {abs(aim)}: {'reached' if good else 'NOT reached'})")
 

@@ -16,6 +16,8 @@ namespace {
 
 // Small requests that wait for the store at once: as many as S3 has connections by default.
 constexpr unsigned kReadsAtOnce = 16;
+// Not worth the threads.
+constexpr std::size_t kFew = 2;
 
 [[noreturn]] void refuse_missing(const Uuid& lineage, const Uuid& backup) {
   throw Error(ErrorKind::kNotFound, "the store has no backup {} of the volume {}",
@@ -30,8 +32,9 @@ std::vector<Uuid> list_records(const Store& store, const Uuid& lineage, bool are
       records.emplace_back(*backup, info.modified);
   });
   // Listed after the records: what is void was so before it was put.
-  const auto revocations =
-      records.empty() ? std::map<Uuid, Timestamp>() : list_all_leases(store, lineage).revocations;
+  const auto revocations = records.empty()
+                               ? std::map<Uuid, Timestamp>()
+                               : list_leases_and_revocations(store, lineage).revocations;
   std::vector<Uuid> backups;
   for (const auto& [backup, committed] : records) {
     const auto revoked = revocations.find(backup);
@@ -39,6 +42,27 @@ std::vector<Uuid> list_records(const Store& store, const Uuid& lineage, bool are
       backups.push_back(backup);
   }
   return backups;
+}
+
+std::vector<std::byte> get_object(const Store& store, const Uuid& lineage, const Uuid& backup) {
+  try {
+    return store.objects().get(backup_key(lineage, backup), kMaxStoreJson);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kNotFound) throw;
+    refuse_missing(lineage, backup);
+  }
+}
+
+BackupRecord parse_object(const Uuid& lineage, const Uuid& backup,
+                          std::span<const std::byte> object) {
+  return with_context(backup_key(lineage, backup), [&] {
+    const std::string text = decompress_text(object, kMaxStoreJson);
+    BackupRecord record = parse_record(as_bytes(text));
+    if (record.info.uuid != backup || record.info.source.lineage != lineage) {
+      throw Error(ErrorKind::kCorrupt, "it describes another backup");
+    }
+    return record;
+  });
 }
 
 }  // namespace
@@ -53,29 +77,18 @@ BackupRecord read_backup(const Store& store, const Uuid& lineage, const Uuid& ba
 }
 
 BackupRecord read_listed_backup(const Store& store, const Uuid& lineage, const Uuid& backup) {
-  const std::string key = backup_key(lineage, backup);
-  std::vector<std::byte> bytes;
-  try {
-    bytes = store.objects().get(key, kMaxStoreJson);
-  } catch (const Error& error) {
-    if (error.kind() != ErrorKind::kNotFound) throw;
-    refuse_missing(lineage, backup);
-  }
-  return with_context(key, [&] {
-    const std::string text = decompress_text(bytes, kMaxStoreJson);
-    BackupRecord record = parse_record(as_bytes(text));
-    if (record.info.uuid != backup || record.info.source.lineage != lineage) {
-      throw Error(ErrorKind::kCorrupt, "it describes another backup");
-    }
-    return record;
-  });
+  return parse_object(lineage, backup, get_object(store, lineage, backup));
 }
 
 void read_listed_backups(const Store& store, std::vector<ListedBackup> backups,
                          const std::function<void(ListedBackup& backup)>& visit) {
-  const auto read = [&](ListedBackup& listed) {
+  struct Fetched {
+    ListedBackup listed;
+    std::vector<std::byte> object = {};
+  };
+  const auto attempt = [](ListedBackup& listed, const auto& action) {
     try {
-      listed.record = read_listed_backup(store, listed.lineage, listed.backup);
+      action();
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kNotFound && error.kind() != ErrorKind::kCorrupt &&
           error.kind() != ErrorKind::kUnsupported)
@@ -83,15 +96,32 @@ void read_listed_backups(const Store& store, std::vector<ListedBackup> backups,
       listed.error = error;
     }
   };
-  if (backups.size() == 1) {  // not worth a thread
-    read(backups.front());
-    visit(backups.front());
+  const auto fetch = [&](Fetched& fetched) {
+    attempt(fetched.listed, [&] {
+      fetched.object = get_object(store, fetched.listed.lineage, fetched.listed.backup);
+    });
+  };
+  // One after the other: of a large volume a record takes many times the memory of its object.
+  const auto finish = [&](Fetched& fetched) {
+    ListedBackup& listed = fetched.listed;
+    if (!listed.error)
+      attempt(listed,
+              [&] { listed.record = parse_object(listed.lineage, listed.backup, fetched.object); });
+    visit(listed);
+    listed.record.reset();
+  };
+  if (backups.size() <= kFew) {
+    for (ListedBackup& backup : backups) {
+      Fetched fetched{.listed = std::move(backup)};
+      fetch(fetched);
+      finish(fetched);
+    }
     return;
   }
-  OrderedWorkers<ListedBackup> workers(
-      std::min<unsigned>(kReadsAtOnce, static_cast<unsigned>(backups.size())),
-      std::size_t{2} * kReadsAtOnce, [&](ListedBackup& listed, unsigned) { read(listed); }, visit);
-  for (ListedBackup& backup : backups) workers.add(std::move(backup));
+  OrderedWorkers<Fetched> workers(
+      kReadsAtOnce, std::size_t{2} * kReadsAtOnce,
+      [&](Fetched& fetched, unsigned) { fetch(fetched); }, finish);
+  for (ListedBackup& backup : backups) workers.add({.listed = std::move(backup)});
   workers.wait();
 }
 
@@ -116,15 +146,17 @@ BackupList list_backups(const Store& store, const std::optional<std::string>& vo
     Uuid lineage;
     std::vector<Uuid> backups;
   };
+  const std::vector<Uuid> lineages = lineages_of(store);
   std::vector<ListedBackup> listed;
   OrderedWorkers<Lineage> workers(
-      kReadsAtOnce, std::size_t{2} * kReadsAtOnce,
+      std::min<unsigned>(kReadsAtOnce, static_cast<unsigned>(lineages.size())),
+      std::size_t{2} * kReadsAtOnce,
       [&](Lineage& lineage, unsigned) { lineage.backups = backups_of(store, lineage.lineage); },
       [&](const Lineage& lineage) {
         for (const Uuid& backup : lineage.backups)
           listed.push_back({.lineage = lineage.lineage, .backup = backup});
       });
-  for (const Uuid& lineage : lineages_of(store)) workers.add({.lineage = lineage, .backups = {}});
+  for (const Uuid& lineage : lineages) workers.add({.lineage = lineage, .backups = {}});
   workers.wait();
 
   BackupList list;

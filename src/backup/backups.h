@@ -30,7 +30,7 @@ struct ListedBackup {
 };
 
 // As read_listed_backup of each, many at once. `visit` is called with one after the other, in their
-// order, on any thread. Throws what the store and `visit` throw.
+// order, on any thread; there is one record at a time. Throws what the store and `visit` throw.
 void read_listed_backups(const Store& store, std::vector<ListedBackup> backups,
                          const std::function<void(ListedBackup& backup)>& visit);
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
 #include "backup/backup_walk.h"
 #include "backup/backups.h"
@@ -26,6 +27,7 @@ namespace {
 
 // How often a store is asked whether its clock has gone on. Most tell milliseconds, S3 seconds.
 constexpr std::chrono::milliseconds kClockPoll{20};
+constexpr std::chrono::milliseconds kCoarseClock{1000};
 
 // A request to S3 removes a thousand objects. Fewer, so that progress shows on a slow disk.
 constexpr std::size_t kRemovedAtOnce = 500;
@@ -77,6 +79,8 @@ class Collector {
   Timestamp put_plan_for_time();
   void revoke_dead_writers(Timestamp now);
   void put_plan_and_look();
+  [[noreturn]] void refuse_to_wait(const Uuid& revoked, Timestamp end) const;
+  void wait(std::chrono::milliseconds time) const;
   void list_objects();
   void plan_removals(Timestamp now);
   void plan_rewriting();
@@ -181,6 +185,7 @@ void Collector::collect() {
 // Returns the store's time, which only an object that was put just now tells.
 Timestamp Collector::put_plan_for_time() {
   plan_.key = json_key(lineage_, LineagePart::kPlans, Uuid::generate());
+  plan_.known = survey_.read_backups();
   std::ranges::copy_if(own_packs_, std::back_inserter(plan_.packs),
                        [&](const PackName& pack) { return !survey_.keeps(pack); });
   while (true) {
@@ -193,42 +198,66 @@ Timestamp Collector::put_plan_for_time() {
 // Puts the plan and looks, until the plan is from a time at which no backup whose lease is revoked
 // can be completed any more. A record of the same moment as its revocation counts as complete, so
 // that moment, of which the store's clock may tell the second only, must be over before the look.
+// Who put his lease after the first look has seen the plan, and is not waited for.
 void Collector::put_plan_and_look() {
   // Under another name than the plan before: what a plan names never changes, or another remover,
   // who has read it before, could take it for done.
   const std::string before =
       std::exchange(plan_.key, json_key(lineage_, LineagePart::kPlans, Uuid::generate()));
+  plan_.known = survey_.read_backups();
+  put_plan(store_, plan_);
+  objects_.remove(before);
+  survey_.look(stop_);
+  std::set<Uuid> writers;
+  const auto lag = objects_.time_lag();
+  const auto poll = std::max<std::chrono::milliseconds>(
+      kClockPoll, lag.count() > 0 ? kCoarseClock : std::chrono::milliseconds(0));
   std::optional<Uuid> awaited;
   std::chrono::steady_clock::time_point give_up;
-  while (true) {
-    put_plan(store_, plan_);
-    objects_.remove(before);
-    const auto plan = objects_.head(plan_.key);
-    survey_.look(stop_);
+  for (bool is_first = true;; is_first = false) {
+    const LeaseList list = list_leases_and_revocations(store_, lineage_);
+    if (is_first) {
+      for (const auto* const part : {&list.leases, &list.revocations})
+        for (const auto& [backup, time] : *part) writers.insert(backup);
+    }
     std::pair<Uuid, Timestamp> newest;
-    for (const auto& revocation : list_all_leases(store_, lineage_).revocations) {
-      if (revocation.second >= newest.second) newest = revocation;
+    for (const auto& revocation : list.revocations) {
+      if (writers.contains(revocation.first) && revocation.second >= newest.second)
+        newest = revocation;
     }
     const Timestamp end = end_of_commits(store_, newest.second);
+    const auto plan = objects_.head(plan_.key);
     if (plan && end < plan->modified) return;
+    const auto patience = store_.times().clock_patience + 2 * lag;
     if (std::exchange(awaited, newest.first) != newest.first)
-      give_up = std::chrono::steady_clock::now() + store_.times().clock_patience +
-                2 * objects_.time_lag();
-    if (std::chrono::steady_clock::now() > give_up) {
-      throw Error(ErrorKind::kUnavailable,
-                  "{}{} has a time that the store's clock has not reached: was the clock set back? "
-                  "Nothing can be removed before {}",
-                  deletion_is_done_ ? kDeletedButNotFree : "",
-                  revocation_key(lineage_, newest.first), format_rfc3339(newest.second));
-    }
-    const auto wait = std::max<std::chrono::milliseconds>(
-        kClockPoll, plan ? end - plan->modified : std::chrono::milliseconds(0));
-    const auto until = std::min(std::chrono::steady_clock::now() + wait, give_up);
-    do {
-      check_stopped();
-      std::this_thread::sleep_for(kClockPoll);
-    } while (std::chrono::steady_clock::now() < until);
+      give_up = std::chrono::steady_clock::now() + patience;
+    if (std::chrono::steady_clock::now() > give_up) refuse_to_wait(newest.first, end);
+    const auto left = plan ? end - plan->modified : std::chrono::milliseconds(0);
+    wait(std::clamp<std::chrono::milliseconds>(left, poll, patience));
+    put_plan(store_, plan_);
+    survey_.look(stop_);
   }
+}
+
+void Collector::refuse_to_wait(const Uuid& revoked, Timestamp end) const {
+  throw Error(ErrorKind::kUnavailable,
+              "{}{} has a time that the store's clock has not reached: was the clock set back? "
+              "Nothing can be removed before {}",
+              deletion_is_done_ ? kDeletedButNotFree : "", revocation_key(lineage_, revoked),
+              format_rfc3339(end));
+}
+
+void Collector::wait(std::chrono::milliseconds time) const {
+  if (time > kCoarseClock)
+    spdlog::info(
+        "a writer's lease was revoked: nothing is removed for {} seconds, until it is "
+        "certain that its backup was not completed",
+        std::chrono::ceil<std::chrono::seconds>(time).count());
+  const auto until = std::chrono::steady_clock::now() + time;
+  do {
+    check_stopped();
+    std::this_thread::sleep_for(kClockPoll);
+  } while (std::chrono::steady_clock::now() < until);
 }
 
 // So that nothing has to be kept for them from now on.
@@ -435,7 +464,7 @@ void Collector::rewrite() {
 
 void Collector::remove_lineage_leftovers(Timestamp now) {
   remove_damage_notes(store_, lineage_, [&](const PackName& pack) { return survey_.keeps(pack); });
-  for (const auto& [backup, revoked] : list_all_leases(store_, lineage_).revocations) {
+  for (const auto& [backup, revoked] : list_leases_and_revocations(store_, lineage_).revocations) {
     if (now - revoked < store_.times().revocation_age) continue;
     // A writer that slept through it may have put its lease once more.
     objects_.remove(json_key(lineage_, LineagePart::kLeases, backup));

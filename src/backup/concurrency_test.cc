@@ -1,5 +1,7 @@
 // Writers and removers at work on one lineage at once, stopped or overtaken between any two of
 // their calls to the store. Whatever happens, a backup whose record is there can be restored.
+#include <future>
+
 #include "backup/concurrency_testing.h"
 #include "backup/lease.h"
 
@@ -145,6 +147,10 @@ TEST_F(ConcurrencyTest, WhatIsSeenLaterThanItsTimeTellsIsWaitedFor) {
   late = {{record, late.at(record)}};
   objects_.remove(record);
   revoke(store_, lineage_, backup);
+  // The latest that is not void, and seen as late as can be.
+  constexpr std::chrono::milliseconds kStep{50};
+  late.at(record).modified =
+      revocation_of(store_, lineage_, backup).value() + objects_.lag - std::chrono::milliseconds(1);
 
   std::chrono::milliseconds passed{0};
   const auto show = [&] {
@@ -153,18 +159,59 @@ TEST_F(ConcurrencyTest, WhatIsSeenLaterThanItsTimeTellsIsWaitedFor) {
     objects_.set_objects(all);
   };
   objects_.hook = [&](Call call, const std::string& key) {
-    constexpr std::chrono::milliseconds kStep{50};
     if (call == Call::kPut && key.find("/gc/") != std::string::npos) {
       objects_.advance(kStep);
       passed += kStep;
     }
-    if (passed >= objects_.lag) show();
+    if (passed >= 2 * objects_.lag - kStep) show();
   };
   const Store impatient = Store::open(objects_, {.garbage_grace = {}});
   collect_garbage(impatient, lineage_, CollectionMode::kWhatNobodyRefersTo, {}, {});
   objects_.hook = nullptr;
   show();
   EXPECT_EQ(backups_of(store_, lineage_).size(), 2U);
+  check_backups();
+}
+
+// A backup that was committed after the remover's first look and deleted before its second: what it
+// refers to is unknown to the remover, and to nobody else.
+TEST_F(ConcurrencyTest, ABackupIsNotBuiltOnWhatARemoverDoesNotKnowToBeNeeded) {
+  const BackupRecord passing = back_up_all(device_, parent_);
+  const std::string passing_key = backup_key(lineage_, passing.info.uuid);
+  const MemoryStore::Object passing_object = objects_.objects().at(passing_key);
+  objects_.remove(passing_key);
+  device_.write(515 * kKiB, noise(3, 100));
+
+  std::promise<void> has_begun, may_go_on;
+  const auto remover = std::this_thread::get_id();
+  std::atomic<bool> is_writing = false;
+  std::jthread writer;
+  int plans = 0;
+  objects_.hook = [&](Call call, const std::string& key) {
+    if (std::this_thread::get_id() != remover) {
+      if (call != Call::kPut || !parse_pack_key(key) || is_writing.exchange(true)) return;
+      has_begun.set_value();
+      may_go_on.get_future().wait();
+      return;
+    }
+    if (call == Call::kPut && key.find("/gc/") != std::string::npos) ++plans;
+    if (plans < 2 || call != Call::kList || writer.joinable()) return;
+    if (key.ends_with("/leases/")) {
+      MemoryStore::Objects all = objects_.objects();
+      all[passing_key] = passing_object;
+      objects_.set_objects(all);
+    }
+    if (!key.ends_with("/backups/")) return;
+    writer = std::jthread([&] { back_up_all(device_, passing); });
+    has_begun.get_future().wait();
+    objects_.remove(passing_key);
+  };
+  delete_backup(store_, lineage_, parent_.info.uuid);
+  may_go_on.set_value();
+  ASSERT_TRUE(writer.joinable());
+  writer.join();
+  objects_.hook = nullptr;
+  EXPECT_EQ(backups_of(store_, lineage_).size(), 1U);
   check_backups();
 }
 

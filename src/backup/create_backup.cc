@@ -21,6 +21,7 @@
 #include "backup/node_reader.h"
 #include "backup/pack_ledger.h"
 #include "backup/pack_writer.h"
+#include "backup/removal_plan.h"
 #include "backup/tree_update.h"
 #include "backup/zstd_text.h"
 #include "base/bytes.h"
@@ -93,13 +94,15 @@ class BackupRun {
   void find_usable_packs(LeaseList leases);
   // Whether parts of the parent are read from the volume all the same.
   bool repairs() const {
-    return parent_ && (plan_.repair || !damage_.empty() || !scattered_.empty());
+    return parent_ && (plan_.repair || !damage_.empty() || !avoided_.empty());
   }
   BackupRecord write_packs_under_lease();
   BackupRecord write_packs();
-  // Whether what it leads to is to be stored anew.
+  // Whether what it leads to is to be stored anew. Trees are written anew as a whole when anything
+  // is.
   bool is_unwanted(const Reference& reference) const {
-    return damage_.contains(reference) || scattered_.contains(reference.pack);
+    return damage_.contains(reference) ||
+           (reference.pack.kind == PackKind::kData && avoided_.contains(reference.pack));
   }
   KnownChunks known_chunks(std::uint64_t chunks_to_read);
   ChunkRanges plan_chunks(const TreeShape& shape) const;
@@ -118,9 +121,9 @@ class BackupRun {
   const Timestamp created_ = now();
   Lease lease_;
   std::optional<BackupRecord> parent_;
-  PackUses usable_;               // packs of interrupted backups
-  SlotSet damage_;                // that notes tell of, in the parent's packs and in these
-  std::set<PackName> scattered_;  // packs of the parent that this backup does not refer to
+  PackUses usable_;             // packs of interrupted backups
+  SlotSet damage_;              // that notes tell of, in the parent's packs and in these
+  std::set<PackName> avoided_;  // packs of the parent that this backup does not refer to
   PackWriter data_packs_;
   PackWriter tree_packs_;
   bool may_be_committed_ = false;
@@ -147,7 +150,6 @@ BackupRecord BackupRun::run() {
 void BackupRun::read_store() {
   const LeaseList leases = lease_.look();
   if (plan_.parent) read_parent(leases);
-  if (parent_) scattered_ = scattered_packs(parent_->packs, parent_->chunk_size);
   find_usable_packs(leases);
   if (!parent_ && usable_.empty()) return;
   damage_ = list_damage(store_, lineage_);
@@ -156,21 +158,32 @@ void BackupRun::read_store() {
   });
 }
 
+// A remover that has not seen the lease, nor the parent, which was deleted since, may have planned
+// to remove what the parent refers to: its plan is there, or it was done before the record is read.
 void BackupRun::read_parent(const LeaseList& leases) {
   const Uuid& parent = *plan_.parent;
+  const std::vector<RemovalPlan> plans = list_plans(store_, lineage_);
   with_context("can't build on the parent backup", [&] {
     try {
       parent_ = leases.revocations.contains(parent) ? read_backup(store_, lineage_, parent)
                                                     : read_listed_backup(store_, lineage_, parent);
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kCorrupt && error.kind() != ErrorKind::kUnsupported) throw;
+      spdlog::warn("nothing is built on a damaged backup: {}", error.message());
       throw Error(ErrorKind::kNotFound, "{}", error.message());  // it is as good as gone
     }
   });
+  avoided_ = scattered_packs(parent_->packs, parent_->chunk_size);
+  for (const RemovalPlan& plan : plans) {
+    if (plan.known.contains(parent)) continue;
+    for (const auto* const names : {&plan.packs, &plan.rewrites})
+      for (const PackName& pack : *names)
+        if (parent_->packs.contains(pack)) avoided_.insert(pack);
+  }
 }
 
-// Interrupted backups of which the parent has used all packs already are not named: a remover does
-// not know what is needed of them, and would have to keep everything until this backup ends.
+// Interrupted backups of which nothing can be used are not named: a remover does not know what is
+// needed of them, and would have to keep everything until this backup ends.
 void BackupRun::find_usable_packs(LeaseList leases) {
   leases.leases.erase(uuid_);
   const std::vector<Uuid> interrupted =
@@ -178,7 +191,11 @@ void BackupRun::find_usable_packs(LeaseList leases) {
   if (interrupted.empty()) return;
   lease_.build_on(with_parent(interrupted));
   usable_ = usable_packs(store_, lineage_, interrupted);
-  std::erase_if(usable_, [&](const auto& entry) { return scattered_.contains(entry.first); });
+  std::erase_if(usable_, [&](const auto& entry) { return avoided_.contains(entry.first); });
+  std::set<Uuid> useful;
+  for (const auto& [pack, use] : usable_) useful.insert(pack.backup);
+  if (useful.size() < interrupted.size())
+    lease_.build_on(with_parent({useful.begin(), useful.end()}));
 }
 
 // Without its lease a writer may find the parent's packs removed. That is no damage to the store.

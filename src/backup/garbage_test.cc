@@ -236,7 +236,8 @@ TEST_F(GarbageTest, EndsAnothersPlanOnlyWhenNobodyCanActOnItAnyMore) {
     const RemovalPlan plan{.key = json_key(lineage_, LineagePart::kPlans, Uuid::generate()),
                            .put = {},
                            .packs = std::move(packs),
-                           .rewrites = std::move(rewrites)};
+                           .rewrites = std::move(rewrites),
+                           .known = {}};
     put_plan(store_, plan);
     return plan.key;
   };

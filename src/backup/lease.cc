@@ -41,7 +41,7 @@ LeaseRecord parse(const nlohmann::json& json) {
 
 }  // namespace
 
-LeaseList list_all_leases(const Store& store, const Uuid& lineage) {
+LeaseList list_leases_and_revocations(const Store& store, const Uuid& lineage) {
   LeaseList list;
   store.objects().list(prefix_of(lineage, LineagePart::kLeases), [&](const ObjectInfo& info) {
     if (const auto revoked = parse_revocation_key(info.key))
@@ -123,12 +123,14 @@ void Lease::put_and_look_locked() {
 }
 
 LeaseList Lease::look_locked() {
-  LeaseList list = list_all_leases(store_, lineage_);
-  const auto own = list.leases.find(backup_);
-  if (list.revocations.contains(backup_) || own == list.leases.end())
-    revoked_ = true;  // nobody else removes it
-  else
+  LeaseList list = list_leases_and_revocations(store_, lineage_);
+  if (list.revocations.contains(backup_)) revoked_ = true;
+  if (const auto own = list.leases.find(backup_); own != list.leases.end())
     note_time(own->second);
+  else if (const auto info = store_.objects().head(key_))  // a store that lists late
+    note_time(info->modified);
+  else
+    revoked_ = true;  // only then does somebody else remove it
   return list;
 }
 
@@ -152,7 +154,7 @@ void Lease::renew_until_stopped(const std::stop_token& stop) {
 }
 
 std::vector<FoundLease> list_leases(const Store& store, const Uuid& lineage) {
-  const LeaseList list = list_all_leases(store, lineage);
+  const LeaseList list = list_leases_and_revocations(store, lineage);
   std::vector<FoundLease> leases;
   for (const auto& [backup, renewed] : list.leases) {
     if (list.revocations.contains(backup)) continue;

@@ -4,9 +4,10 @@
 // it again and again until its backup is committed. A remover that finds a lease which was not
 // renewed for too long, by the times that the store gave the objects and never by a host's clock,
 // takes it away for good: it puts a revocation, and after that counts the lease as gone. A writer
-// that finds itself revoked fails, and a backup that is committed after its revocation is void, for
-// everybody. So nothing depends on when a writer wakes up, but for those that sleep for weeks:
-// revocations are removed after a month, and a writer counts half of that as one.
+// that finds itself revoked, or its lease gone, fails, and a backup that is committed after its
+// revocation, by more than the store's lag, is void, for everybody. So nothing depends on when a
+// writer wakes up, but for those that sleep for weeks: revocations are removed after a month, and a
+// writer counts half of that as one.
 #pragma once
 
 #include <atomic>
@@ -38,7 +39,7 @@ struct LeaseList {
   std::map<Uuid, Timestamp> revocations;
 };
 
-LeaseList list_all_leases(const Store& store, const Uuid& lineage);
+LeaseList list_leases_and_revocations(const Store& store, const Uuid& lineage);
 
 // A writer's own lease. Thread-safe.
 class Lease {
@@ -109,8 +110,8 @@ std::optional<Timestamp> revocation_of(const Store& store, const Uuid& lineage, 
 // Whether a backup that was committed then is none, since its lease had been revoked. One moment
 // counts as before: how long it lasts is the store's.
 bool is_void(const Store& store, Timestamp committed, Timestamp revoked);
-// When nobody can see a backup any more for the first time that is not void. Later, what a look has
-// not found is not there.
+// From then on, every backup that this revocation does not make void can be seen: one that a look
+// does not find will never be there.
 Timestamp end_of_commits(const Store& store, Timestamp revoked);
 
 // Takes the lease away from its writer, which may be at work still: its backup can't be completed

@@ -76,6 +76,17 @@ TEST_F(LeaseTest, EndsForWhomSleepsSoLongThatARevocationMayHaveComeAndGone) {
   EXPECT_THROW(late.renew(), Error);
 }
 
+// The revocation may have been removed since.
+TEST_F(LeaseTest, EndsForWhomDoesNotFindItAnyMore) {
+  Lease lease(store_, lineage_, {.backup = backup_, .builds_on = {}});
+  lease.look();
+  objects_.remove(json_key(lineage_, LineagePart::kLeases, backup_));
+  EXPECT_EQ(error_of([&] { lease.look(); }).kind(), ErrorKind::kUnavailable);
+  Lease late(store_, lineage_, {.backup = Uuid::generate(), .builds_on = {}});
+  for (const std::string& key : lease_keys()) objects_.remove(key);
+  EXPECT_EQ(error_of([&] { late.renew(); }).kind(), ErrorKind::kUnavailable);
+}
+
 TEST_F(LeaseTest, IsRevokedOnceHoweverOftenThatIsDone) {
   revoke(store_, lineage_, backup_);
   const auto first = revocation_of(store_, lineage_, backup_);

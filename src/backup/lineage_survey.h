@@ -48,6 +48,8 @@ class LineageSurvey {
   }
   // Whether all that anybody needs of the packs of complete backups is what those refer to.
   bool knows_all_needs() const { return !may_need_any_; }
+  // The backups whose records were read, at any look.
+  const std::set<Uuid>& read_backups() const { return read_; }
   bool is_being_written(const Uuid& backup) const { return writing_.contains(backup); }
   bool has_backups() const { return !backups_.empty(); }
   bool has_writers() const { return may_need_any_ || !writing_.empty(); }

@@ -29,12 +29,32 @@ nlohmann::json encode_packs(const std::vector<PackName>& packs) {
   return names;
 }
 
+std::set<Uuid> parse_uuids(const JsonFields& fields, const std::string& name) {
+  const nlohmann::json& list = fields.field(name);
+  if (!list.is_array()) fields.refuse(name, "is not a list");
+  std::set<Uuid> uuids;
+  for (const nlohmann::json& element : list) {
+    const auto uuid =
+        element.is_string() ? Uuid::parse(element.get_ref<const std::string&>()) : std::nullopt;
+    if (!uuid) fields.refuse(name, "has an element that is no UUID");
+    uuids.insert(*uuid);
+  }
+  return uuids;
+}
+
+nlohmann::json encode_uuids(const std::set<Uuid>& uuids) {
+  nlohmann::json texts = nlohmann::json::array();
+  for (const Uuid& uuid : uuids) texts.push_back(uuid.to_string());
+  return texts;
+}
+
 }  // namespace
 
 void put_plan(const Store& store, const RemovalPlan& plan) {
   const nlohmann::json json = {{"version", 1},
                                {"packs", encode_packs(plan.packs)},
-                               {"rewrites", encode_packs(plan.rewrites)}};
+                               {"rewrites", encode_packs(plan.rewrites)},
+                               {"known", encode_uuids(plan.known)}};
   put_json(store.objects(), plan.key, json.dump() + '\n');
 }
 
@@ -42,7 +62,8 @@ std::vector<RemovalPlan> list_plans(const Store& store, const Uuid& lineage) {
   std::vector<RemovalPlan> plans;
   store.objects().list(prefix_of(lineage, LineagePart::kPlans), [&](const ObjectInfo& info) {
     if (!parse_json_key(info.key)) return;
-    RemovalPlan plan{.key = info.key, .put = info.modified, .packs = {}, .rewrites = {}};
+    RemovalPlan plan{
+        .key = info.key, .put = info.modified, .packs = {}, .rewrites = {}, .known = {}};
     try {
       const nlohmann::json json = get_json(store.objects(), info.key);
       with_context(info.key, [&] {
@@ -50,6 +71,7 @@ std::vector<RemovalPlan> list_plans(const Store& store, const Uuid& lineage) {
         fields.check_version();
         plan.packs = parse_packs(fields, "packs");
         plan.rewrites = parse_packs(fields, "rewrites");
+        plan.known = parse_uuids(fields, "known");
       });
     } catch (const Error& error) {
       if (error.kind() == ErrorKind::kNotFound) return;  // its remover is done

@@ -2,6 +2,7 @@
 // outlives a remover that dies, and warns writers.
 #pragma once
 
+#include <set>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,8 @@ struct RemovalPlan {
   Timestamp put;                   // of one that is in the store
   std::vector<PackName> packs;     // to be removed
   std::vector<PackName> rewrites;  // to be rewritten without what nobody refers to
+  // The backups whose needs the remover knew when it planned. What others refer to may go.
+  std::set<Uuid> known;
 };
 
 // Throws what ObjectStore::put throws.

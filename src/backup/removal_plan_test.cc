@@ -18,7 +18,8 @@ class PlanTest : public BackupTest {
     return {.key = json_key(lineage_, LineagePart::kPlans, Uuid::generate()),
             .put = {},
             .packs = std::move(packs),
-            .rewrites = {}};
+            .rewrites = {},
+            .known = {}};
   }
 
   TestDevice device_{512 * kKiB};

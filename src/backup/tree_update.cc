@@ -22,7 +22,7 @@ std::optional<Reference> TreeUpdate::run(const std::optional<Reference>& root,
                                          std::uint32_t height) {
   if (parts_.ranges.all().empty() && height == parts_.shape.height() && !is_repair() &&
       parts_.reuse == NodeReuse::kKeepNodes)
-    return root;  // of another size, its last chunk would be in a range
+    return root;  // unread; of another size, its last chunk would be in a range
   const Visited top{.first = 0, .old = old_root(root, height)};
   return update(parts_.shape.height() - 1, std::span(&top, 1))[0];
 }

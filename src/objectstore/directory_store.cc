@@ -28,11 +28,11 @@ class TemporaryFile {
       directory_ = make_directory(root, directory);
       fd_ = UniqueFd(::openat(directory_.get(), name_.c_str(),
                               O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644));
-    } while (!fd_ && is_gone(errno));
-    if (!fd_) throw system_error(errno, "can't create a file");
+    } while (!fd_ && errno == ENOENT);
+    if (!fd_) throw_stale_or("can't create a file");
   }
   ~TemporaryFile() {
-    fd_ = UniqueFd();  // first: NFS keeps what is removed while it is open, and its space
+    fd_.reset();  // first: NFS keeps what is removed while it is open, and its space
     if (!name_.empty()) ::unlinkat(directory_.get(), name_.c_str(), 0);
   }
   TemporaryFile(const TemporaryFile&) = delete;
@@ -81,12 +81,18 @@ class TemporaryFile {
   UniqueFd fd_;
 };
 
-// The file that is open is no longer there.
-struct Stale {};
-
-[[noreturn]] void throw_stale_or(std::string_view what) {
-  if (errno == ESTALE) throw Stale();
-  throw system_error(errno, what);
+// What `action` returns, which is done again when something was stale. Somebody removes or replaces
+// what it works on just then; more than a few times in a row is something else.
+template <typename Action>
+auto retry_stale(Action&& action) {
+  constexpr int kAttempts = 20;
+  for (int attempt = 1;; ++attempt) {
+    try {
+      return action();
+    } catch (const Stale&) {
+      if (attempt == kAttempts) throw system_error(ESTALE, "can't use it");
+    }
+  }
 }
 
 // Reads what there is, and returns how much.
@@ -103,18 +109,6 @@ std::size_t read_at(int file, std::uint64_t offset, std::span<std::byte> out) {
   return done;
 }
 
-void list_directory(int directory, const std::string& prefix,
-                    const std::function<void(const ObjectInfo&)>& visit);
-
-void visit_entry(int directory, const std::string& key, const DirectoryEntry& entry,
-                 const std::function<void(const ObjectInfo&)>& visit) {
-  if (entry.type == DirectoryEntry::Type::kFile) {
-    return visit({.key = key, .size = entry.size, .modified = entry.modified});
-  }
-  const UniqueFd child = open_directory(directory, entry.name);
-  if (child) list_directory(child.get(), key + '/', visit);
-}
-
 void remove_stale(int directory, const DirectoryContent& content) {
   Timestamp newest;
   for (const DirectoryEntry& entry : content.entries) newest = std::max(newest, entry.modified);
@@ -125,17 +119,28 @@ void remove_stale(int directory, const DirectoryContent& content) {
   }
 }
 
-void list_directory(int directory, const std::string& prefix,
-                    const std::function<void(const ObjectInfo&)>& visit) {
-  const DirectoryContent content = with_context(prefix, [&] { return read_directory(directory); });
-  remove_stale(directory, content);
-  for (const DirectoryEntry& entry : content.entries) {
-    visit_entry(directory, prefix + entry.name, entry, visit);
-  }
-}
-
 std::string_view without_slash(std::string_view prefix) {
   return prefix.substr(0, prefix.empty() ? 0 : prefix.size() - 1);
+}
+
+void list_directory(int root, const std::string& prefix,
+                    const std::function<void(const ObjectInfo&)>& visit) {
+  const DirectoryContent content = with_context(prefix, [&] {
+    return retry_stale([&] {
+      const UniqueFd directory = open_directory(root, without_slash(prefix));
+      if (!directory) return DirectoryContent();
+      DirectoryContent found = read_directory(directory.get());
+      remove_stale(directory.get(), found);
+      return found;
+    });
+  });
+  for (const DirectoryEntry& entry : content.entries) {
+    const std::string key = prefix + entry.name;
+    if (entry.type == DirectoryEntry::Type::kDirectory)
+      list_directory(root, key + '/', visit);
+    else
+      visit({.key = key, .size = entry.size, .modified = entry.modified});
+  }
 }
 
 }  // namespace
@@ -153,9 +158,11 @@ void DirectoryStore::put(const std::string& key, std::span<const std::byte> data
   check_key(key);
   const SplitKey split = split_key(key);
   with_context(path_of(key), [&] {
-    TemporaryFile file(root_fd_.get(), split.directory);
-    file.write(data);
-    file.rename_to(std::string(split.name));
+    retry_stale([&] {
+      TemporaryFile file(root_fd_.get(), split.directory);
+      file.write(data);
+      file.rename_to(std::string(split.name));
+    });
   });
 }
 
@@ -163,9 +170,11 @@ PutOutcome DirectoryStore::put_if_absent(const std::string& key, std::span<const
   check_key(key);
   const SplitKey split = split_key(key);
   return with_context(path_of(key), [&] {
-    TemporaryFile file(root_fd_.get(), split.directory);
-    file.write(data);
-    return file.rename_if_absent(std::string(split.name));
+    return retry_stale([&] {
+      TemporaryFile file(root_fd_.get(), split.directory);
+      file.write(data);
+      return file.rename_if_absent(std::string(split.name));
+    });
   });
 }
 
@@ -192,28 +201,33 @@ std::size_t DirectoryStore::get_range(const std::string& key, std::uint64_t offs
 std::optional<ObjectInfo> DirectoryStore::head(const std::string& key) {
   check_key(key);
   const SplitKey split = split_key(key);
-  return with_context(path_of(key), [&]() -> std::optional<ObjectInfo> {
-    const UniqueFd directory = open_directory(root_fd_.get(), split.directory);
-    if (!directory) return std::nullopt;
-    const auto entry = examine_entry(directory.get(), std::string(split.name));
-    if (!entry || entry->type != DirectoryEntry::Type::kFile) return std::nullopt;
-    return ObjectInfo{.key = key, .size = entry->size, .modified = entry->modified};
+  return with_context(path_of(key), [&] {
+    return retry_stale([&]() -> std::optional<ObjectInfo> {
+      const UniqueFd directory = open_directory(root_fd_.get(), split.directory);
+      if (!directory) return std::nullopt;
+      const auto entry = examine_entry(directory.get(), std::string(split.name));
+      if (!entry || entry->type != DirectoryEntry::Type::kFile) return std::nullopt;
+      return ObjectInfo{.key = key, .size = entry->size, .modified = entry->modified};
+    });
   });
 }
 
 void DirectoryStore::list(const std::string& prefix,
                           const std::function<void(const ObjectInfo&)>& visit) {
   check_prefix(prefix);
-  const UniqueFd directory = open_directory(root_fd_.get(), without_slash(prefix));
-  if (directory) list_directory(directory.get(), prefix, visit);
+  list_directory(root_fd_.get(), prefix, visit);
 }
 
 std::vector<std::string> DirectoryStore::list_directories(const std::string& prefix) {
   check_prefix(prefix);
   std::vector<std::string> names;
-  const UniqueFd directory = open_directory(root_fd_.get(), without_slash(prefix));
-  if (!directory) return names;
-  for (DirectoryEntry& entry : read_directory(directory.get()).entries) {
+  DirectoryContent content = with_context(prefix, [&] {
+    return retry_stale([&] {
+      const UniqueFd directory = open_directory(root_fd_.get(), without_slash(prefix));
+      return directory ? read_directory(directory.get()) : DirectoryContent();
+    });
+  });
+  for (DirectoryEntry& entry : content.entries) {
     if (entry.type == DirectoryEntry::Type::kDirectory) names.push_back(std::move(entry.name));
   }
   std::ranges::sort(names);
@@ -237,20 +251,20 @@ void DirectoryStore::remove_all(std::span<const std::string> keys) {
   }
 }
 
-void DirectoryStore::remove_in(const std::string& path, std::span<const std::string> keys) {
-  const UniqueFd directory =
-      with_context(path_of(path), [&] { return open_directory(root_fd_.get(), path); });
-  if (!directory) return;
-  for (const std::string& key : keys) {
-    check_key(key);
-    if (::unlinkat(directory.get(), std::string(split_key(key).name).c_str(), 0) != 0 &&
-        !is_gone(errno) && errno != EISDIR)
-      throw system_error(errno, path_of(key) + ": can't remove it");
-  }
-  with_context(path_of(path), [&] {
-    if (::fsync(directory.get()) != 0 && !is_gone(errno))
-      throw system_error(errno, "can't sync the directory");
-    remove_empty_directories(root_fd_.get(), path);
+void DirectoryStore::remove_in(const std::string& directory, std::span<const std::string> keys) {
+  with_context(path_of(directory), [&] {
+    retry_stale([&] {
+      const UniqueFd fd = open_directory(root_fd_.get(), directory);
+      if (!fd) return;
+      for (const std::string& key : keys) {
+        check_key(key);
+        const std::string name(split_key(key).name);
+        if (::unlinkat(fd.get(), name.c_str(), 0) != 0 && errno != ENOENT && errno != EISDIR)
+          throw_stale_or("can't remove " + name);
+      }
+      if (::fsync(fd.get()) != 0) throw_stale_or("can't sync the directory");
+      remove_empty_directories(root_fd_.get(), directory);
+    });
   });
 }
 
@@ -258,24 +272,19 @@ std::string DirectoryStore::path_of(const std::string& key) const {
   return (root_ / key).native();
 }
 
-// Calls `read` with the object's file and its size. On NFS the file may be replaced or removed at
-// any time after it was opened; then there is another one, for which it is called again, or none.
+// Calls `read` with the object's file and its size. It may have been replaced or removed since it
+// was opened; then there is another one, for which it is called again, or none.
 void DirectoryStore::read_object(
     const std::string& key, const std::function<void(int file, std::uint64_t size)>& read) const {
   check_key(key);
   with_context(path_of(key), [&] {
-    for (int attempt = 1;; ++attempt) {
-      try {
-        const UniqueFd file = open_object(key);
-        struct stat info = {};
-        if (::fstat(file.get(), &info) != 0) throw_stale_or("can't examine it");
-        if (!S_ISREG(info.st_mode)) throw Error(ErrorKind::kNotFound, "there is no such object");
-        read(file.get(), static_cast<std::uint64_t>(info.st_size));
-        return;
-      } catch (const Stale&) {
-        if (attempt == kStaleAttempts) throw system_error(ESTALE, "can't read it");
-      }
-    }
+    retry_stale([&] {
+      const UniqueFd file = open_object(key);
+      struct stat info = {};
+      if (::fstat(file.get(), &info) != 0) throw_stale_or("can't examine it");
+      if (!S_ISREG(info.st_mode)) throw Error(ErrorKind::kNotFound, "there is no such object");
+      read(file.get(), static_cast<std::uint64_t>(info.st_size));
+    });
   });
 }
 

@@ -94,6 +94,7 @@ TEST_F(DirectoryStoreTest, ListsNeitherTemporaryFilesNorWhatElseLiesAround) {
   store_.put("a/object", as_bytes("x"));
   write_file(root_ / "a/~0123456789abcdef", "half an object");
   write_file(root_ / "a/b~", "an editor's backup");
+  write_file(root_ / "a/.nfs000000000004d2f100000001", "what NFS keeps of a removed file");
   write_file(root_ / "lost+found/x", "x");
   fs::create_directory(root_ / "empty");
   ASSERT_EQ(::mkfifo((root_ / "a/pipe").c_str(), 0600), 0);

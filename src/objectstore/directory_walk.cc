@@ -41,8 +41,8 @@ bool is_file(int parent, const std::string& name) {
 
 UniqueFd open_child(int parent, const std::string& name) {
   UniqueFd child(::openat(parent, name.c_str(), kOpenDirectory));
-  if (child || is_gone(errno)) return child;
-  throw system_error(errno, fmt::format("can't open the directory {}", name));
+  if (child || errno == ENOENT) return child;
+  throw_stale_or(fmt::format("can't open the directory {}", name));
 }
 
 // No descriptor if the parent, or the child just made, was removed by somebody else.
@@ -50,20 +50,17 @@ UniqueFd make_child(int parent, const std::string& name) {
   UniqueFd child = open_child(parent, name);
   if (child) return child;
   if (::mkdirat(parent, name.c_str(), 0755) != 0 && errno != EEXIST) {
-    if (is_gone(errno)) return {};
-    throw system_error(errno, fmt::format("can't make the directory {}", name));
+    if (errno == ENOENT) return {};
+    throw_stale_or(fmt::format("can't make the directory {}", name));
   }
   // Also when another has just made it, since that one may not have come to the sync yet.
-  if (::fsync(parent) != 0) {
-    if (is_gone(errno)) return {};
-    throw system_error(errno, fmt::format("can't sync beside {}", name));
-  }
+  if (::fsync(parent) != 0) throw_stale_or(fmt::format("can't sync beside {}", name));
   return open_child(parent, name);
 }
 
 UniqueFd try_make_directory(int root, std::string_view directory) {
   UniqueFd current(::openat(root, ".", kOpenDirectory));
-  if (!current) throw system_error(errno, "can't open the store's directory");
+  if (!current) throw_stale_or("can't open the store's directory");
   while (current && !directory.empty()) {
     const std::string name = take_component(directory);
     current = make_child(current.get(), name);
@@ -86,6 +83,11 @@ void sort_as_keys(std::vector<DirectoryEntry>& entries) {
 
 }  // namespace
 
+void throw_stale_or(std::string_view what) {
+  if (errno == ESTALE) throw Stale();
+  throw system_error(errno, what);
+}
+
 SplitKey split_key(std::string_view key) {
   const std::size_t slash = key.rfind('/');
   if (slash == std::string_view::npos) return {"", key};
@@ -94,7 +96,7 @@ SplitKey split_key(std::string_view key) {
 
 UniqueFd open_directory(int root, std::string_view directory) {
   UniqueFd current(::openat(root, ".", kOpenDirectory));
-  if (!current && errno != ENOENT) throw system_error(errno, "can't open the store's directory");
+  if (!current && errno != ENOENT) throw_stale_or("can't open the store's directory");
   while (current && !directory.empty()) {
     const std::string name = take_component(directory);
     if (is_file(current.get(), name)) return {};
@@ -133,11 +135,9 @@ Timestamp to_timestamp(const timespec& time) {
 
 std::optional<DirectoryEntry> examine_entry(int directory, const std::string& name) {
   struct stat info = {};
-  int stale = 0;  // it may have been replaced just now
-  while (::fstatat(directory, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) {
-    if (errno == ESTALE && ++stale < kStaleAttempts) continue;
-    if (is_gone(errno)) return std::nullopt;  // removed since it was read
-    throw system_error(errno, fmt::format("can't examine {}", name));
+  if (::fstatat(directory, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) {
+    if (errno == ENOENT) return std::nullopt;  // removed since it was read
+    throw_stale_or(fmt::format("can't examine {}", name));
   }
   if (!S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) return std::nullopt;
   return DirectoryEntry{.name = name,
@@ -154,15 +154,14 @@ DirectoryContent read_directory(int directory) {
   const std::unique_ptr<DIR, int (*)(DIR*)> stream(own < 0 ? nullptr : ::fdopendir(own),
                                                    &::closedir);
   if (!stream) {
-    if (is_gone(errno)) return {};  // removed since it was opened
-    throw system_error(errno, "can't open a directory");
+    if (errno == ENOENT) return {};  // removed since it was opened
+    throw_stale_or("can't open a directory");
   }
   DirectoryContent content;
   while (true) {
     errno = 0;
     const dirent* const found = ::readdir(stream.get());
-    if (found == nullptr && is_gone(errno)) break;
-    if (found == nullptr && errno != 0) throw system_error(errno, "can't read a directory");
+    if (found == nullptr && errno != 0) throw_stale_or("can't read a directory");
     if (found == nullptr) break;
     const std::string_view name = found->d_name;
     const bool temporary = name.find(kTemporaryMark) != std::string_view::npos;

@@ -13,27 +13,27 @@
 
 namespace convoy {
 
+// Thrown by what is below for ESTALE: on NFS, what is open was removed or replaced since then, by
+// this host or another. Or the server has lost it: so it says nothing of what is there, and the way
+// from the root has to be gone again.
+struct Stale {};
+
+// Throws Stale or system_error, as errno has it.
+[[noreturn]] void throw_stale_or(std::string_view what);
+
 // An object's key, cut before its last component.
-// Errors of calls on what is open that mean it was removed, or replaced, since then: ESTALE on NFS.
-inline bool is_gone(int error_number) {
-  return error_number == ENOENT || error_number == ESTALE;
-}
-
-// How often what is stale is opened anew: somebody else replaces it just then.
-constexpr int kStaleAttempts = 20;
-
 struct SplitKey {
   std::string_view directory;  // empty, or components with '/' between them
   std::string_view name;
 };
 SplitKey split_key(std::string_view key);
 
-// The directory under `root`; no descriptor if it does not exist. Throws kIo.
+// The directory under `root`; no descriptor if it does not exist.
 UniqueFd open_directory(int root, std::string_view directory);
 
 // The same, but makes what is missing, durably. The directory may be gone again when the caller
 // uses it, if another removed it while it was empty: creating a file in it then fails with
-// what is_gone() knows.
+// ENOENT, or ESTALE.
 UniqueFd make_directory(int root, std::string_view directory);
 
 // Removes `directory` and then its parents, up to the first that is not empty. What can't be

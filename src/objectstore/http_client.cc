@@ -217,9 +217,8 @@ class HttpClient::Connection {
     set(handle, CURLOPT_ERRORBUFFER, reason_.data());
     set(handle, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(options_.connect_timeout.count()));
     set(handle, CURLOPT_LOW_SPEED_LIMIT, 1L);
-    // A server says nothing while it removes a thousand objects, one after the other.
-    const auto stall_timeout = options_.stall_timeout * (request.method == "POST" ? 4 : 1);
-    set(handle, CURLOPT_LOW_SPEED_TIME, static_cast<long>(stall_timeout.count()));
+    set(handle, CURLOPT_LOW_SPEED_TIME,
+        static_cast<long>(options_.stall_timeout.count()) * request.patience);
     set(handle, CURLOPT_BUFFERSIZE, 256L * 1024);
     set(handle, CURLOPT_UPLOAD_BUFFERSIZE, 256L * 1024);
     set(handle, CURLOPT_SOCKOPTFUNCTION, &keep_from_children);

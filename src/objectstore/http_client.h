@@ -63,6 +63,7 @@ class HttpClient {
     std::span<const std::byte> body = {};
     // A body that is longer is refused; that of an answer that is no success is cut off there.
     std::size_t max_response = 0;
+    unsigned patience = 1;  // so many times the stall timeout
   };
   struct Response {
     long status = 0;

@@ -28,8 +28,7 @@ std::string clean(std::string text) {
 Detail parse(const HttpClient::Response& response) {
   pugi::xml_document document;
   document.load_buffer(response.body.data(), response.body.size());
-  pugi::xml_node error = document.child("Error");
-  if (!error) error = document.child("DeleteResult").child("Error");  // the first of them
+  const pugi::xml_node error = document.child("Error");
   const auto field = [&](const char* name) { return clean(error.child_value(name)); };
   Detail detail{.code = field("Code"),
                 .message = field("Message"),

@@ -53,6 +53,20 @@ std::string md5(std::span<const std::byte> body) {
   return {reinterpret_cast<const char*>(text.data()), static_cast<std::size_t>(length)};
 }
 
+std::string to_text(const pugi::xml_node& node) {
+  std::ostringstream text;
+  node.print(text, "", pugi::format_raw);
+  return text.str();
+}
+
+// The server does not know DeleteObjects, which is a later addition to S3.
+bool is_unknown_call(const HttpClient::Response& response) {
+  if (is_success(response.status)) return false;
+  const std::string code = s3_error_code(response);
+  return response.status == 501 || response.status == 405 || code == "NotImplemented" ||
+         code == "MethodNotAllowed";
+}
+
 template <typename Number>
 std::optional<Number> parse_number(std::string_view text) {
   Number number = 0;
@@ -128,7 +142,9 @@ HttpClient::Request S3Store::signed_request(Call& call) {
           .url = std::move(url),
           .headers = std::move(request.headers),
           .body = call.body,
-          .max_response = std::max(call.max_response, kMaxErrorBody)};
+          .max_response = std::max(call.max_response, kMaxErrorBody),
+          // A server says nothing while it removes a thousand objects, one after the other.
+          .patience = call.method == "POST" ? 2U : 1U};
 }
 
 HttpClient::Response S3Store::ask(Call call, const Check& check) {
@@ -167,6 +183,7 @@ void S3Store::refuse_too_large(const HttpFailure& failure, const Call& call) con
 // Empty if the answer is one. Else why the call, which may have been changed, is to be tried again.
 std::string S3Store::why_not(const HttpClient::Response& response, Call& call) {
   if (is_success(response.status)) return {};
+  if (call.method == "POST" && is_unknown_call(response)) return {};
   std::string code = s3_error_code(response);
   switch (response.status) {
     case 404:
@@ -429,33 +446,41 @@ void S3Store::remove_page(std::span<const std::string> keys) {
     check_key(key);
     list.append_child("Object").append_child("Key").text() = (options_.path + key).c_str();
   }
-  std::ostringstream text;
-  request.save(text, "", pugi::format_raw);
-  const std::string body = text.str();
+  const std::string body = to_text(request);
 
-  const auto check = [](const HttpClient::Response& response) {
+  // What the answer says of the first object that is still there; empty if none is.
+  std::string error;
+  const auto check = [&](const HttpClient::Response& response) {
     pugi::xml_document answer;
     if (!answer.load_buffer(response.body.data(), response.body.size()) ||
         !answer.child("DeleteResult"))
       ask_again("the answer is none of S3's");
-    const std::string code = s3_error_code(response);
-    if (is_transient(response, code)) ask_again(code);
+    error.clear();
+    for (const pugi::xml_node entry : answer.child("DeleteResult").children("Error")) {
+      const std::string code = entry.child_value("Code");
+      if (code == "NoSuchKey") continue;
+      if (is_transient(response, code)) ask_again(code);
+      if (error.empty()) error = to_text(entry);
+    }
   };
   with_context(fmt::format("{} and {} more", keys.front(), keys.size() - 1), [&] {
-    const HttpClient::Response response =
+    HttpClient::Response response =
         ask({.method = "POST",
              .query = {{"delete", ""}},
              .headers = {{"content-md5", md5(as_bytes(body))}},  // which all servers want here
              .body = as_bytes(body),
              .max_response = kMaxListPage},
             check);
-    if (response.status == 501) {
+    if (is_unknown_call(response)) {
       removes_pages_ = false;
       return;
     }
-    const std::string code = s3_error_code(response);
-    if (!is_success(response.status) || (!code.empty() && code != "NoSuchKey"))
-      throw s3_error(response, options_);
+    if (is_success(response.status) && error.empty()) return;
+    if (!error.empty()) {
+      const auto text = as_bytes(error);
+      response.body.assign(text.begin(), text.end());
+    }
+    throw s3_error(response, options_);
   });
 }
 

@@ -56,8 +56,8 @@ class S3Store : public ObjectStore {
     S3Credentials credentials = {};  // of the last try
     bool has_new_keys = false;
   };
-  // The answer, of status 2xx, 404, 412, 416 or 501; all others are thrown. `check` throws
-  // HttpFailure if a success makes no sense: then it is asked for again.
+  // The answer, of status 2xx, 404, 412, 416 or 501, or that POST is unknown; all others are
+  // thrown. `check` throws HttpFailure if a success makes no sense: then it is asked for again.
   using Check = std::function<void(const HttpClient::Response& response)>;
   HttpClient::Response ask(Call call, const Check& check = {});
   HttpClient::Request signed_request(Call& call);

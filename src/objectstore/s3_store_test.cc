@@ -237,7 +237,7 @@ TEST(S3StoreTest, RemovesAThousandByOneRequest) {
   ASSERT_EQ(requests.size(), 2U);
   EXPECT_EQ(requests[1].target, "/bucket/?delete=");
   EXPECT_EQ(requests[1].body,
-            "<?xml version=\"1.0\"?><Delete><Quiet>true</Quiet>"
+            "<Delete><Quiet>true</Quiet>"
             "<Object><Key>p/a/key</Key></Object></Delete>");
   EXPECT_TRUE(requests[1].has("content-md5"));
 }
@@ -260,16 +260,34 @@ TEST(S3StoreTest, NoticesWhatWasNotRemoved) {
   store_at(server).remove_all(keys);
 }
 
-TEST(S3StoreTest, RemovesOneByOneWhereTheServerKnowsNoOtherWay) {
-  ScriptedServer server([&](const ServedRequest& request) {
-    return request.method == "POST" ? error_answer(501, "NotImplemented") : Answer{.status = 204};
+TEST(S3StoreTest, NoticesWhatWasNotRemovedBehindWhatWasNotThere) {
+  const auto error = [](const std::string& code) {
+    return "<Error><Key>p/b</Key><Code>" + code + "</Code></Error>";
+  };
+  ScriptedServer server([&](const ServedRequest&) {
+    return removal_answer(error("NoSuchKey") + error("AccessDenied"));
   });
-  S3Store store = store_at(server);
-  store.remove_all(std::vector<std::string>{"a", "b"});
-  store.remove_all(std::vector<std::string>{"c"});
-  std::string methods;
-  for (const ServedRequest& request : server.requests()) methods += request.method + " ";
-  EXPECT_EQ(methods, "POST DELETE DELETE DELETE ");
+  EXPECT_EQ(kind_of([&] { store_at(server).remove_all(std::vector<std::string>{"a", "b"}); }),
+            ErrorKind::kIo);
+}
+
+TEST(S3StoreTest, RemovesOneByOneWhereTheServerKnowsNoOtherWay) {
+  Answer unknown;
+  ScriptedServer server([&](const ServedRequest& request) {
+    return request.method == "POST" ? unknown : Answer{.status = 204};
+  });
+  for (const Answer& answer : {error_answer(501, ""), error_answer(405, "MethodNotAllowed"),
+                               error_answer(400, "NotImplemented")}) {
+    server.with_lock([&] { unknown = answer; });
+    const std::size_t before = server.requests().size();
+    S3Store store = store_at(server);
+    store.remove_all(std::vector<std::string>{"a", "b"});
+    store.remove_all(std::vector<std::string>{"c"});
+    const auto requests = server.requests();
+    std::string methods;
+    for (std::size_t i = before; i < requests.size(); ++i) methods += requests[i].method + " ";
+    EXPECT_EQ(methods, "POST DELETE DELETE DELETE ");
+  }
 }
 
 TEST(S3StoreTest, GivesUpInTheEnd) {

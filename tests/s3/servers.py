@@ -127,7 +127,7 @@ def ceph() -> Iterator[int]:
         start("radosgw", "-n", "client.rgw")
         deadline = time.monotonic() + 60
         while True:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/"):
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5):
                 break
             if time.monotonic() > deadline:
                 raise AssertionError(f"Ceph did not start:\n{(directory / 'output').read_text()[-3000:]}")

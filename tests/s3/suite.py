@@ -84,8 +84,8 @@ class ServerSuite:
 class Engine:
     """The backup engine by itself, for a host without thin pools."""
 
-    def __init__(self, port: int, url: str, **more: str) -> None:
-        self.environment = environment(port) | more
+    def __init__(self, port: int, url: str) -> None:
+        self.environment = environment(port)
         self.url = url
 
     def __call__(self, command: str, *words: str | Path) -> dict:

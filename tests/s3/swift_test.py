@@ -65,8 +65,7 @@ class Swift(ServerSuite, unittest.TestCase):
         trusted = list_backups(ours, AWS_CA_BUNDLE=f"{ours}.crt")
         self.assertIn("the destination holds no backup store", trusted.stderr)
         misnamed = list_backups(others, AWS_CA_BUNDLE=f"{others}.crt")
-        self.assertIn("127.0.0.1", misnamed.stderr)
-        self.assertNotIn("no backup store", misnamed.stderr)
+        self.assertIn("subject name", misnamed.stderr)
         absent = list_backups(ours, AWS_CA_BUNDLE="/nonexistent.crt")
         self.assertIn("/nonexistent.crt", absent.stderr)
 
