@@ -14,8 +14,9 @@ from suite import BUILD, ServerSuite
 
 
 class Swift(ServerSuite, unittest.TestCase):
-    # Swift's check whether an object is there is none when two come at once; it says so, with status 501.
-    not_passed = "*TellsOneOfSeveralAtOnceThatItPut*"
+    # Swift's check whether an object is there is none when two come at once; it says so, with status 501. And it looks for an object's
+    # file before it opens it: while it is replaced, a reader is told once in a while that there is none.
+    not_passed = "*TellsOneOfSeveralAtOnceThatItPut*:*ShowsReadersTheOldOrTheNewObjectOnly*"
 
     @staticmethod
     @contextlib.contextmanager
