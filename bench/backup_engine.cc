@@ -148,16 +148,26 @@ void create(const Options& options) {
                           record.info.statistics.bytes_stored, record.info.statistics.bytes_read));
 }
 
+// A backup that is there, by the words for its store and its name.
+struct OpenBackup {
+  OpenBackup(const std::string& place, const std::string& name)
+      : objects(open_objects(place)), store(Store::open(*objects)) {
+    const auto [lineage, backup] = parse_name(name);
+    record = read_backup(store, lineage, backup);
+  }
+
+  std::unique_ptr<ObjectStore> objects;
+  Store store;
+  BackupRecord record;
+};
+
 void restore(const Options& options) {
   const Clock clock;
-  const auto objects = open_objects(options.words.at(2));
-  const Store store = Store::open(*objects);
-  const Name name = parse_name(options.words.at(3));
-  const BackupRecord record = read_backup(store, name.lineage, name.backup);
+  const OpenBackup backup(options.words.at(2), options.words.at(3));
   const UniqueFd image = open_file(options.words.at(1), O_RDWR | O_CREAT | O_TRUNC);
-  if (::ftruncate(image.get(), static_cast<off_t>(record.info.source.size)) != 0)
+  if (::ftruncate(image.get(), static_cast<off_t>(backup.record.info.source.size)) != 0)
     throw system_error(errno, "ftruncate");
-  restore_backup(store, record, image.get(), {}, {});
+  restore_backup(backup.store, backup.record, image.get(), {}, {});
   print_times(clock, "");
 }
 
@@ -178,11 +188,9 @@ void remove(const Options& options) {
 
 void verify(const Options& options) {
   const Clock clock;
-  const auto objects = open_objects(options.words.at(1));
-  const Store store = Store::open(*objects);
-  const Name name = parse_name(options.words.at(2));
-  const BackupRecord record = read_backup(store, name.lineage, name.backup);
-  const auto damage = Verifier(store, name.lineage, VerifyDepth::kFull).verify(record, {}, {});
+  const OpenBackup backup(options.words.at(1), options.words.at(2));
+  Verifier verifier(backup.store, backup.record.info.source.lineage, VerifyDepth::kFull);
+  const auto damage = verifier.verify(backup.record, {}, {});
   print_times(clock, fmt::format(R"(, "damaged": {})", damage.size()));
 }
 
