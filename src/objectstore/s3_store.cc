@@ -3,21 +3,18 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
-#include <charconv>
 #include <random>
-#include <sstream>
 #include <thread>
 #include <utility>
 
-#include <curl/curl.h>
 #include <fmt/format.h>
 #include <openssl/evp.h>
-#include <pugixml.hpp>
 #include <spdlog/spdlog.h>
 
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/time.h"
+#include "objectstore/s3_answer.h"
 #include "objectstore/s3_error.h"
 
 namespace convoy {
@@ -32,16 +29,6 @@ constexpr std::chrono::milliseconds kLongestPause{15'000};
 // XML of errors, and of a page of 1000 objects with keys of at most 1024 bytes.
 constexpr std::size_t kMaxErrorBody = 64UL * 1024;
 constexpr std::size_t kMaxListPage = 4UL * 1024 * 1024;
-// As many as DeleteObjects takes.
-constexpr std::size_t kKeysPerPage = 1000;
-
-bool is_success(long status) {
-  return status >= 200 && status < 300;
-}
-
-[[noreturn]] void ask_again(std::string why) {
-  throw HttpFailure(HttpFailure::Kind::kTransient, std::move(why));
-}
 
 std::string md5(std::span<const std::byte> body) {
   std::array<unsigned char, 16> digest = {};
@@ -51,63 +38,6 @@ std::string md5(std::span<const std::byte> body) {
   std::array<unsigned char, 25> text = {};
   const int length = EVP_EncodeBlock(text.data(), digest.data(), digest.size());
   return {reinterpret_cast<const char*>(text.data()), static_cast<std::size_t>(length)};
-}
-
-std::string to_text(const pugi::xml_node& node) {
-  std::ostringstream text;
-  node.print(text, "", pugi::format_raw);
-  return text.str();
-}
-
-// The server does not know DeleteObjects, which is a later addition to S3.
-bool is_unknown_call(const HttpClient::Response& response) {
-  if (is_success(response.status)) return false;
-  const std::string code = s3_error_code(response);
-  return response.status == 501 || response.status == 405 || code == "NotImplemented" ||
-         code == "MethodNotAllowed";
-}
-
-template <typename Number>
-std::optional<Number> parse_number(std::string_view text) {
-  Number number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
-  return number;
-}
-
-// A page that something on the way puts in the place of an answer has no ETag; all servers of S3
-// send one with an object.
-void check_is_object(const HttpClient::Response& response) {
-  if (!response.header("etag")) ask_again("the answer is none of S3's");
-}
-
-// The body is whole. Without length and chunks, a connection that breaks can't be told from the
-// end; with them, libcurl has looked.
-void check_whole(const HttpClient::Response& response) {
-  check_is_object(response);
-  if (!response.header("content-length") && !response.header("transfer-encoding"))
-    ask_again("the answer was cut off");
-}
-
-// The bytes that an answer of status 206 has: what is left of `length` from `offset` on.
-void check_range(const HttpClient::Response& response, std::uint64_t offset, std::size_t length) {
-  check_whole(response);
-  const std::string range = response.header("content-range").value_or("");
-  const std::size_t slash = range.find('/');
-  const std::size_t count = response.body.size();
-  const auto total = slash == std::string::npos
-                         ? std::nullopt
-                         : parse_number<std::uint64_t>(std::string_view(range).substr(slash + 1));
-  if (!total || *total <= offset || count != std::min<std::uint64_t>(length, *total - offset) ||
-      !range.starts_with(fmt::format("bytes {}-{}/", offset, offset + count - 1)))
-    ask_again("the answer is another range than was asked for");
-}
-
-// Seconds, in listings as in headers, so that the two can be compared.
-std::optional<Timestamp> parse_iso_time(std::string_view text) {
-  const std::size_t end = text.find_first_of(".Z");
-  if (end == std::string_view::npos) return std::nullopt;
-  return parse_rfc3339(std::string(text.substr(0, end)) + ".000Z");
 }
 
 }  // namespace
@@ -156,7 +86,7 @@ HttpClient::Response S3Store::ask(Call call, const Check& check) {
       HttpClient::Response response = client_.perform([&] { return signed_request(call); });
       why = why_not(response, call);
       if (why.empty()) {
-        if (check && is_success(response.status)) check(response);
+        if (check && is_success(response)) check(response);
         return response;
       }
     } catch (const HttpFailure& failure) {
@@ -182,7 +112,7 @@ void S3Store::refuse_too_large(const HttpFailure& failure, const Call& call) con
 
 // Empty if the answer is one. Else why the call, which may have been changed, is to be tried again.
 std::string S3Store::why_not(const HttpClient::Response& response, Call& call) {
-  if (is_success(response.status)) return {};
+  if (is_success(response)) return {};
   if (call.method == "POST" && is_unknown_call(response)) return {};
   std::string code = s3_error_code(response);
   switch (response.status) {
@@ -261,7 +191,7 @@ HttpClient::Response S3Store::put_object(const std::string& key, std::span<const
 
 void S3Store::put(const std::string& key, std::span<const std::byte> data) {
   const HttpClient::Response response = put_object(key, data, {});
-  if (!is_success(response.status)) throw s3_error(response, options_);
+  if (!is_success(response)) throw s3_error(response, options_);
 }
 
 PutOutcome S3Store::put_if_absent(const std::string& key, std::span<const std::byte> data) {
@@ -269,7 +199,7 @@ PutOutcome S3Store::put_if_absent(const std::string& key, std::span<const std::b
   if (head(key)) return PutOutcome::kAlreadyThere;
   if (puts_if_absent_) {
     const HttpClient::Response response = put_object(key, data, {{"if-none-match", "*"}});
-    if (is_success(response.status)) return PutOutcome::kStored;
+    if (is_success(response)) return PutOutcome::kStored;
     if (response.status == 412) return whose_object(key, data);
     if (response.status != 501) throw s3_error(response, options_);
     puts_if_absent_ = false;
@@ -296,7 +226,7 @@ std::vector<std::byte> S3Store::get(const std::string& key, std::uint64_t max_si
     HttpClient::Response response =
         ask({.method = "GET", .key = key, .max_response = max_size}, &check_whole);
     if (response.status == 404) throw Error(ErrorKind::kNotFound, "there is no such object");
-    if (!is_success(response.status)) throw s3_error(response, options_);
+    if (!is_success(response)) throw s3_error(response, options_);
     if (response.body.size() > max_size)
       throw Error(ErrorKind::kCorrupt, "it is larger than {} bytes", max_size);
     return std::move(response.body);
@@ -322,7 +252,7 @@ std::size_t S3Store::get_range(const std::string& key, std::uint64_t offset,
     if (response.status != 206) {
       // Of an empty object, some servers send all that there is.
       if (response.status == 200 && response.body.empty()) return std::size_t{0};
-      if (!is_success(response.status)) throw s3_error(response, options_);
+      if (!is_success(response)) throw s3_error(response, options_);
       throw Error(ErrorKind::kUnsupported, "{} does not serve parts of objects", options_.host);
     }
     const std::size_t count = std::min(response.body.size(), out.size());
@@ -334,60 +264,32 @@ std::size_t S3Store::get_range(const std::string& key, std::uint64_t offset,
 std::optional<ObjectInfo> S3Store::head(const std::string& key) {
   check_key(key);
   return with_context(key, [&]() -> std::optional<ObjectInfo> {
-    ObjectInfo info{.key = key, .size = 0, .modified = {}};
-    const auto check = [&](const HttpClient::Response& response) {
-      check_is_object(response);
-      const auto size = parse_number<std::uint64_t>(response.header("content-length").value_or(""));
-      const std::time_t time =
-          ::curl_getdate(response.header("last-modified").value_or("").c_str(), nullptr);
-      if (!size || time < 0) ask_again("the answer tells no size or time");
-      info.size = *size;
-      info.modified = std::chrono::floor<std::chrono::milliseconds>(
-          std::chrono::system_clock::from_time_t(time));
-    };
+    ObjectInfo info;
+    const auto check = [&](const HttpClient::Response& answer) { info = parse_head(key, answer); };
     const HttpClient::Response response = ask({.method = "HEAD", .key = key}, check);
     if (response.status == 404) return std::nullopt;
-    if (!is_success(response.status)) throw s3_error(response, options_);
+    if (!is_success(response)) throw s3_error(response, options_);
     return info;
   });
 }
 
-// Calls `visit` with each object, and with each directory, of which there is no more than the name.
-void S3Store::list_pages(
-    const Query& query,
-    const std::function<void(const std::string& key, const ObjectInfo* object)>& visit) {
+void S3Store::list_pages(const Query& query,
+                         const std::function<void(const ListPage::Entry& entry)>& visit) {
   std::string token;
   while (true) {
-    Query page = query;
-    page["list-type"] = "2";
-    if (!token.empty()) page["continuation-token"] = token;
-    pugi::xml_document document;
-    const auto check = [&](const HttpClient::Response& response) {
-      if (!document.load_buffer(response.body.data(), response.body.size()) ||
-          !document.child("ListBucketResult").child("IsTruncated"))
-        ask_again("the answer is no list of objects");
-    };
+    Query next = query;
+    next["list-type"] = "2";
+    if (!token.empty()) next["continuation-token"] = token;
+    ListPage page;
+    const auto check = [&](const HttpClient::Response& answer) { page = parse_list_page(answer); };
     const HttpClient::Response response =
-        ask({.method = "GET", .query = page, .max_response = kMaxListPage}, check);
-    if (!is_success(response.status)) throw s3_error(response, options_);
-    const pugi::xml_node result = document.child("ListBucketResult");
-    for (const pugi::xml_node entry : result.children()) {
-      const std::string_view kind = entry.name();
-      if (kind == "CommonPrefixes") visit(entry.child_value("Prefix"), nullptr);
-      if (kind != "Contents") continue;
-      const std::string key = entry.child_value("Key");
-      const auto size = parse_number<std::uint64_t>(entry.child_value("Size"));
-      const auto time = parse_iso_time(entry.child_value("LastModified"));
-      if (!size || !time)
-        throw Error(ErrorKind::kIo, "{} lists an object without size or time", options_.host);
-      const ObjectInfo info{.key = key, .size = *size, .modified = *time};
-      visit(key, &info);
-    }
-    if (std::string_view(result.child_value("IsTruncated")) != "true") return;
-    std::string next = result.child_value("NextContinuationToken");
-    if (next.empty() || next == token)
+        ask({.method = "GET", .query = next, .max_response = kMaxListPage}, check);
+    if (!is_success(response)) throw s3_error(response, options_);
+    for (const ListPage::Entry& entry : page.entries) visit(entry);
+    if (page.next.empty()) return;
+    if (page.next == token)
       throw Error(ErrorKind::kIo, "{} ends a list of objects before its end", options_.host);
-    token = std::move(next);
+    token = std::move(page.next);
   }
 }
 
@@ -395,10 +297,10 @@ void S3Store::list(const std::string& prefix, const std::function<void(const Obj
   check_prefix(prefix);
   const std::string begin = options_.path + prefix;
   with_context(prefix, [&] {
-    list_pages({{"prefix", begin}}, [&](const std::string& key, const ObjectInfo* object) {
-      if (object == nullptr || !key.starts_with(begin)) return;
-      ObjectInfo info = *object;
-      info.key = key.substr(options_.path.size());
+    list_pages({{"prefix", begin}}, [&](const ListPage::Entry& entry) {
+      if (!entry.object || !entry.key.starts_with(begin)) return;
+      ObjectInfo info = *entry.object;
+      info.key = entry.key.substr(options_.path.size());
       if (is_key(info.key)) visit(info);  // others than us may keep objects there
     });
   });
@@ -409,10 +311,9 @@ std::vector<std::string> S3Store::list_directories(const std::string& prefix) {
   const std::string begin = options_.path + prefix;
   std::vector<std::string> names;
   with_context(prefix, [&] {
-    list_pages({{"prefix", begin}, {"delimiter", "/"}}, [&](const std::string& directory,
-                                                            const ObjectInfo* object) {
-      if (object != nullptr || !directory.starts_with(begin) || !directory.ends_with('/')) return;
-      std::string name = directory.substr(begin.size());
+    list_pages({{"prefix", begin}, {"delimiter", "/"}}, [&](const ListPage::Entry& entry) {
+      if (entry.object || !entry.key.starts_with(begin) || !entry.key.ends_with('/')) return;
+      std::string name = entry.key.substr(begin.size());
       name.pop_back();
       if (is_key_component(name)) names.push_back(std::move(name));
     });
@@ -425,13 +326,13 @@ void S3Store::remove(const std::string& key) {
   check_key(key);
   with_context(key, [&] {
     const HttpClient::Response response = ask({.method = "DELETE", .key = key});
-    if (!is_success(response.status) && response.status != 404) throw s3_error(response, options_);
+    if (!is_success(response) && response.status != 404) throw s3_error(response, options_);
   });
 }
 
 void S3Store::remove_all(std::span<const std::string> keys) {
   while (removes_pages_ && !keys.empty()) {
-    const auto page = keys.first(std::min(keys.size(), kKeysPerPage));
+    const auto page = keys.first(std::min(keys.size(), kKeysPerRemoval));
     remove_page(page);
     if (removes_pages_) keys = keys.subspan(page.size());
   }
@@ -439,30 +340,10 @@ void S3Store::remove_all(std::span<const std::string> keys) {
 }
 
 void S3Store::remove_page(std::span<const std::string> keys) {
-  pugi::xml_document request;
-  pugi::xml_node list = request.append_child("Delete");
-  list.append_child("Quiet").text() = "true";  // only what fails is named
-  for (const std::string& key : keys) {
-    check_key(key);
-    list.append_child("Object").append_child("Key").text() = (options_.path + key).c_str();
-  }
-  const std::string body = to_text(request);
-
-  // What the answer says of the first object that is still there; empty if none is.
+  for (const std::string& key : keys) check_key(key);
+  const std::string body = removal_request(options_.path, keys);
   std::string error;
-  const auto check = [&](const HttpClient::Response& response) {
-    pugi::xml_document answer;
-    if (!answer.load_buffer(response.body.data(), response.body.size()) ||
-        !answer.child("DeleteResult"))
-      ask_again("the answer is none of S3's");
-    error.clear();
-    for (const pugi::xml_node entry : answer.child("DeleteResult").children("Error")) {
-      const std::string code = entry.child_value("Code");
-      if (code == "NoSuchKey") continue;
-      if (is_transient(response, code)) ask_again(code);
-      if (error.empty()) error = to_text(entry);
-    }
-  };
+  const auto check = [&](const HttpClient::Response& answer) { error = removal_error(answer); };
   with_context(fmt::format("{} and {} more", keys.front(), keys.size() - 1), [&] {
     HttpClient::Response response =
         ask({.method = "POST",
@@ -475,7 +356,7 @@ void S3Store::remove_page(std::span<const std::string> keys) {
       removes_pages_ = false;
       return;
     }
-    if (is_success(response.status) && error.empty()) return;
+    if (is_success(response) && error.empty()) return;
     if (!error.empty()) {
       const auto text = as_bytes(error);
       response.body.assign(text.begin(), text.end());

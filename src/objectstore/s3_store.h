@@ -14,6 +14,7 @@
 
 #include "objectstore/http_client.h"
 #include "objectstore/object_store.h"
+#include "objectstore/s3_answer.h"
 #include "objectstore/s3_credentials.h"
 #include "objectstore/s3_options.h"
 
@@ -69,9 +70,9 @@ class S3Store : public ObjectStore {
                                   Headers headers);
   PutOutcome whose_object(const std::string& key, std::span<const std::byte> data);
   std::string host() const;
-  void list_pages(
-      const Query& query,
-      const std::function<void(const std::string& key, const ObjectInfo* object)>& visit);
+  // Calls `visit` with each object and each directory.
+  void list_pages(const Query& query,
+                  const std::function<void(const ListPage::Entry& entry)>& visit);
   void remove_page(std::span<const std::string> keys);
 
   // Of all who use a store: a change of it is one of the format.
