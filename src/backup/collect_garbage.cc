@@ -12,6 +12,7 @@
 #include "backup/backup_walk.h"
 #include "backup/backups.h"
 #include "backup/damage_notes.h"
+#include "backup/late_commits.h"
 #include "backup/lease.h"
 #include "backup/lineage_survey.h"
 #include "backup/ordered_workers.h"
@@ -25,9 +26,8 @@
 namespace convoy {
 namespace {
 
-// How often a store is asked whether its clock has gone on. Most tell milliseconds, S3 seconds.
-constexpr std::chrono::milliseconds kClockPoll{20};
-constexpr std::chrono::milliseconds kCoarseClock{1000};
+// How soon a request to stop is heeded.
+constexpr std::chrono::milliseconds kStopPoll{20};
 
 // A request to S3 removes a thousand objects. Fewer, so that progress shows on a slow disk.
 constexpr std::size_t kRemovedAtOnce = 500;
@@ -79,7 +79,7 @@ class Collector {
   Timestamp put_plan_for_time();
   void revoke_dead_writers(Timestamp now);
   void put_plan_and_look();
-  [[noreturn]] void refuse_to_wait(const Uuid& revoked, Timestamp end) const;
+  std::optional<std::chrono::milliseconds> time_until_seen(LateCommits& late);
   void wait(std::chrono::milliseconds time) const;
   void list_objects();
   void plan_removals(Timestamp now);
@@ -195,10 +195,7 @@ Timestamp Collector::put_plan_for_time() {
   }
 }
 
-// Puts the plan and looks, until the plan is from a time at which no backup whose lease is revoked
-// can be completed any more. A record of the same moment as its revocation counts as complete, so
-// that moment, of which the store's clock may tell the second only, must be over before the look.
-// Who put his lease after the first look has seen the plan, and is not waited for.
+// Puts the plan and looks, until no backup can come to light any more that the look has not found.
 void Collector::put_plan_and_look() {
   // Under another name than the plan before: what a plan names never changes, or another remover,
   // who has read it before, could take it for done.
@@ -208,47 +205,26 @@ void Collector::put_plan_and_look() {
   put_plan(store_, plan_);
   objects_.remove(before);
   survey_.look(stop_);
-  std::set<Uuid> writers;
-  const auto lag = objects_.time_lag();
-  const auto poll = std::max<std::chrono::milliseconds>(
-      kClockPoll, lag.count() > 0 ? kCoarseClock : std::chrono::milliseconds(0));
-  std::optional<Uuid> awaited;
-  std::chrono::steady_clock::time_point give_up;
-  for (bool is_first = true;; is_first = false) {
-    const LeaseList list = list_leases_and_revocations(store_, lineage_);
-    if (is_first) {
-      for (const auto* const part : {&list.leases, &list.revocations})
-        for (const auto& [backup, time] : *part) writers.insert(backup);
-    }
-    std::pair<Uuid, Timestamp> newest;
-    for (const auto& revocation : list.revocations) {
-      if (writers.contains(revocation.first) && revocation.second >= newest.second)
-        newest = revocation;
-    }
-    const Timestamp end = end_of_commits(store_, newest.second);
-    const auto plan = objects_.head(plan_.key);
-    if (plan && end < plan->modified) return;
-    const auto patience = store_.times().clock_patience + 2 * lag;
-    if (std::exchange(awaited, newest.first) != newest.first)
-      give_up = std::chrono::steady_clock::now() + patience;
-    if (std::chrono::steady_clock::now() > give_up) refuse_to_wait(newest.first, end);
-    const auto left = plan ? end - plan->modified : std::chrono::milliseconds(0);
-    wait(std::clamp<std::chrono::milliseconds>(left, poll, patience));
+  LateCommits late(store_, lineage_);
+  while (const auto time = time_until_seen(late)) {
+    wait(*time);
     put_plan(store_, plan_);
     survey_.look(stop_);
   }
 }
 
-void Collector::refuse_to_wait(const Uuid& revoked, Timestamp end) const {
-  throw Error(ErrorKind::kUnavailable,
-              "{}{} has a time that the store's clock has not reached: was the clock set back? "
-              "Nothing can be removed before {}",
-              deletion_is_done_ ? kDeletedButNotFree : "", revocation_key(lineage_, revoked),
-              format_rfc3339(end));
+std::optional<std::chrono::milliseconds> Collector::time_until_seen(LateCommits& late) {
+  const auto plan = objects_.head(plan_.key);
+  try {
+    return late.time_left(plan ? std::optional(plan->modified) : std::nullopt);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kUnavailable || !deletion_is_done_) throw;
+    throw Error(error.kind(), "{}{}", kDeletedButNotFree, error.message());
+  }
 }
 
 void Collector::wait(std::chrono::milliseconds time) const {
-  if (time > kCoarseClock)
+  if (time > std::chrono::seconds(1))
     spdlog::info(
         "a writer's lease was revoked: nothing is removed for {} seconds, until it is "
         "certain that its backup was not completed",
@@ -256,7 +232,7 @@ void Collector::wait(std::chrono::milliseconds time) const {
   const auto until = std::chrono::steady_clock::now() + time;
   do {
     check_stopped();
-    std::this_thread::sleep_for(kClockPoll);
+    std::this_thread::sleep_for(kStopPoll);
   } while (std::chrono::steady_clock::now() < until);
 }
 

@@ -1,5 +1,7 @@
 #include "backup/lease.h"
 
+#include <condition_variable>
+
 #include <nlohmann/json.hpp>
 #include <spdlog/spdlog.h>
 
@@ -75,7 +77,7 @@ Lease::~Lease() = default;
 void Lease::build_on(const std::vector<Uuid>& backups) {
   const std::scoped_lock lock(mutex_);
   text_ = encode({.backup = backup_, .builds_on = backups});
-  put_and_look_locked();
+  renew_locked();
   check();
 }
 
@@ -88,7 +90,7 @@ LeaseList Lease::look() {
 
 void Lease::renew() {
   const std::scoped_lock lock(mutex_);
-  put_and_look_locked();
+  renew_locked();
   check();
 }
 
@@ -116,7 +118,7 @@ void Lease::release(Leaves leaves) {
     store_.objects().remove(key_);
 }
 
-void Lease::put_and_look_locked() {
+void Lease::renew_locked() {
   if (!last_) look_locked();  // after a long sleep it would no longer tell when it was put first
   put_json(store_.objects(), key_, text_);
   look_locked();
@@ -142,13 +144,16 @@ void Lease::note_time(Timestamp put) {
 }
 
 void Lease::renew_until_stopped(const std::stop_token& stop) {
-  std::unique_lock lock(mutex_);
-  while (!wake_.wait_for(lock, stop, store_.times().lease_renewal, [] { return false; }) &&
-         !stop.stop_requested()) {
+  std::mutex mutex;  // nobody else's: only a stop wakes it before its time
+  std::unique_lock lock(mutex);
+  std::condition_variable_any wake;
+  while (!revoked_ && !wake.wait_for(lock, stop, store_.times().lease_renewal, [] {
+    return false;
+  }) && !stop.stop_requested()) {
     try {
-      put_and_look_locked();
+      renew();
     } catch (const Error& error) {
-      spdlog::warn("can't renew a lease, will try again: {}", error.message());
+      if (!revoked_) spdlog::warn("can't renew a lease, will try again: {}", error.message());
     }
   }
 }

@@ -11,7 +11,6 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -59,7 +58,7 @@ class Lease {
   // revoked; else what the store throws.
   LeaseList look();
 
-  // Puts it again, and looks.
+  // Puts it again, and looks: what its thread does every now and then.
   void renew();
 
   // Throws as renew() if a revocation is known already. Does not touch the store, and never waits.
@@ -76,7 +75,7 @@ class Lease {
 
  private:
   LeaseList look_locked();
-  void put_and_look_locked();
+  void renew_locked();
   void note_time(Timestamp put);
   void renew_until_stopped(const std::stop_token& stop);
 
@@ -87,7 +86,6 @@ class Lease {
 
   std::mutex mutex_;  // held while the lease is put
   std::string text_;
-  std::condition_variable_any wake_;
   std::optional<Timestamp> last_;  // when the lease was put last, as far as it was looked at
   std::atomic<bool> revoked_ = false;
 

@@ -18,7 +18,8 @@ namespace convoy {
 // Looks several times, and counts whatever was there at any of them. A pack that is not kept after
 // look() will never be needed again, if it was there before the first look: a writer refers to
 // packs of its own, of backups whose records it read after it had put its lease, and of those that
-// its lease names besides.
+// its lease names besides. One whose lease was put after the look has seen the plan that was put
+// before it, and refers to nothing there but what backups need that the plan names as known.
 //
 // Used by one thread.
 class LineageSurvey {
