@@ -1,5 +1,7 @@
 // The catalog's volumes and snapshots, and the change of the pool that is under way.
+#include <algorithm>
 #include <array>
+#include <cctype>
 
 #include "base/error.h"
 #include "base/limits.h"
@@ -78,8 +80,10 @@ template <typename Row, typename Find>
 Row find_by_reference(const char* kind, std::string_view reference, Find&& find) {
   std::vector<Row> found = find("d.name = ?", std::string(reference));
   if (found.empty() && could_be_uuid_prefix(reference)) {
-    // The text holds no wildcard, and LIKE ignores the case of ASCII letters.
-    found = find("d.uuid LIKE ?", std::string(reference) + "%");
+    std::string prefix(reference);
+    std::ranges::transform(prefix, prefix.begin(), [](unsigned char c) { return std::tolower(c); });
+    // A range of the index; LIKE would look at each device. 'g' comes after all that a UUID holds.
+    found = find("d.uuid >= ?1 AND d.uuid < ?1 || 'g'", prefix);
   }
   if (found.empty()) throw Error(ErrorKind::kNotFound, "there is no {} '{}'", kind, reference);
   if (found.size() > 1) {

@@ -1,5 +1,8 @@
 #include "catalog/catalog.h"
 
+#include <algorithm>
+#include <cctype>
+
 #include <SQLiteCpp/SQLiteCpp.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -95,6 +98,10 @@ TEST_F(CatalogTest, FindsByNameByUuidAndByTheStartOfAUuid) {
   const std::string uuid = volume.uuid.to_string();
   EXPECT_EQ(catalog_->find_volume(uuid).name, "db");
   EXPECT_EQ(catalog_->find_volume(uuid.substr(0, 20)).name, "db");
+  std::string capitals = uuid;
+  std::ranges::transform(capitals, capitals.begin(),
+                         [](unsigned char c) { return std::toupper(c); });
+  EXPECT_EQ(catalog_->find_volume(capitals).name, "db");
   EXPECT_EQ(message_of([&] { catalog_->find_volume("nothing"); }), "there is no volume 'nothing'");
   EXPECT_THROW(catalog_->find_volume(uuid.substr(0, 3)), Error);
   EXPECT_THROW(catalog_->find_volume("%"), Error);

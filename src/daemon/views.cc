@@ -1,5 +1,7 @@
 #include "daemon/views.h"
 
+#include <utility>
+
 #include <nlohmann/json.hpp>
 
 #include "base/time.h"
@@ -25,16 +27,18 @@ ordered_json snapshot_driver_info(const SnapshotRow& snapshot, const VolumeRow& 
 
 ordered_json volume_view(const VolumeView& view) {
   const VolumeRow& volume = view.volume;
-  ordered_json snapshots = ordered_json::object();
+  // Names are unique, and are not looked for again: each look would go through all before it.
+  ordered_json::object_t snapshots;
   for (const SnapshotRow& snapshot : view.snapshots) {
-    snapshots[snapshot.name] = {
+    ordered_json fields = {
         {"Name", snapshot.name},
         {"UUID", snapshot.uuid.to_string()},
         {"CreatedTime", format_for_user(snapshot.created)},
         {"DriverInfo", snapshot_driver_info(snapshot, volume)},
     };
+    snapshots.emplace_back(snapshot.name, std::move(fields));
   }
-  return {
+  ordered_json json = {
       {"Name", volume.name},
       {"UUID", volume.uuid.to_string()},
       {"Driver", kDriverName},
@@ -52,8 +56,9 @@ ordered_json volume_view(const VolumeView& view) {
            {"VolumeCreatedAt", format_for_user(volume.created)},
            {"VolumeName", volume.name},
        }},
-      {"Snapshots", snapshots},
   };
+  json["Snapshots"] = std::move(snapshots);
+  return json;
 }
 
 ordered_json snapshot_view(const SnapshotRow& snapshot, const VolumeRow& volume) {
