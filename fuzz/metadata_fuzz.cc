@@ -1,12 +1,9 @@
-// Whatever a metadata device holds, the reader answers or throws convoy::Error: no crash, no endless loop, no memory without
-// bound. A libFuzzer target.
+// Whatever a metadata device holds, the reader answers or throws convoy::Error: no crash, no
+// endless loop, no memory without bound. A libFuzzer target.
 //
-// An input is the start of a metadata device, block by block; what follows is zeros. In place of each block's checksum it has
-// what kind of block this is to pass for: otherwise no change would come further than to the checksum.
-// tests/vm/fuzz_corpus_test.py makes such inputs of real pools.
-#include <sys/mman.h>
-#include <unistd.h>
-
+// An input is the start of a metadata device, block by block; what follows is zeros. In place of
+// each block's checksum it has what kind of block this is to pass for: otherwise no change would
+// come further than to the checksum. tests/vm/fuzz_corpus_test.py makes such inputs of real pools.
 #include <algorithm>
 #include <array>
 #include <cstdint>
@@ -18,6 +15,8 @@
 #include <vector>
 
 #include <fmt/format.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "sys/file.h"
@@ -32,8 +31,8 @@ constexpr std::uint64_t kDeviceBlocks = 4096;
 constexpr std::size_t kDevicesRead = 6;
 
 // By the lowest bits of the kind; others leave the block with a checksum that is wrong.
-constexpr std::array<std::uint32_t, 4> kChecksumXors = {kSuperblockChecksumXor, kNodeChecksumXor, kBitmapChecksumXor,
-                                                        kBitmapIndexChecksumXor};
+constexpr std::array<std::uint32_t, 4> kChecksumXors = {
+    kSuperblockChecksumXor, kNodeChecksumXor, kBitmapChecksumXor, kBitmapIndexChecksumXor};
 // In the kind: the block keeps the number that it says it has.
 constexpr std::uint32_t kOwnNumberAsItIs = 16;
 
@@ -80,7 +79,9 @@ void read_everything(const std::string& path, Root root) {
 // One device in memory for all inputs.
 class Device {
  public:
-  Device() : fd_(::memfd_create("metadata", MFD_CLOEXEC)), path_(fmt::format("/proc/self/fd/{}", fd_.get())) {}
+  Device()
+      : fd_(::memfd_create("metadata", MFD_CLOEXEC)),
+        path_(fmt::format("/proc/self/fd/{}", fd_.get())) {}
 
   void fill(std::span<const std::byte> content) {
     if (::ftruncate(fd_.get(), 0) != 0) std::abort();
@@ -103,7 +104,8 @@ void run(std::span<const std::byte> input) {
   device.fill(content);
   attempt([&] {
     read_everything(device.path(), Root::kLive);
-    read_everything(device.path(), Root::kHeld);  // only if the live superblock is sound: else it waits for that
+    read_everything(device.path(),
+                    Root::kHeld);  // only if the live superblock is sound: else it waits for that
   });
 }
 
@@ -112,14 +114,22 @@ void run(std::span<const std::byte> input) {
 // A value as the reader is to be deceived by: another block's number, a limit, one more or less.
 std::uint64_t tempting_value(std::uint64_t now, std::uint64_t blocks, std::mt19937& random) {
   switch (random() % 8) {
-    case 0: return random() % (blocks + 1);
-    case 1: return now + 1;
-    case 2: return now - 1;
-    case 3: return 0;
-    case 4: return ~std::uint64_t{0};
-    case 5: return std::uint64_t{1} << random() % 64;
-    case 6: return now ^ std::uint64_t{1} << random() % 64;
-    default: return (random() % (blocks + 1)) << kMappingTimeBits | random() % 4;
+    case 0:
+      return random() % (blocks + 1);
+    case 1:
+      return now + 1;
+    case 2:
+      return now - 1;
+    case 3:
+      return 0;
+    case 4:
+      return ~std::uint64_t{0};
+    case 5:
+      return std::uint64_t{1} << random() % 64;
+    case 6:
+      return now ^ std::uint64_t{1} << random() % 64;
+    default:
+      return (random() % (blocks + 1)) << kMappingTimeBits | random() % 4;
   }
 }
 
@@ -130,15 +140,23 @@ void change_field(std::span<std::byte> block, std::uint64_t blocks, std::mt19937
   const std::uint64_t index = random() % entries;
   std::size_t offset = 0;
   switch (random() % 4) {
-    case 0: offset = random() % (sizeof(DiskNodeHeader) / 4) * 4; break;
-    case 1: offset = sizeof(DiskNodeHeader) + index * kKeySize; break;
-    case 2:
-      offset = sizeof(DiskNodeHeader) + std::min<std::uint64_t>(header.max_entries, 252) * kKeySize + index * kChildSize;
+    case 0:
+      offset = random() % (sizeof(DiskNodeHeader) / 4) * 4;
       break;
-    default: offset = random() % (kBlockSize / 8) * 8; break;
+    case 1:
+      offset = sizeof(DiskNodeHeader) + index * kKeySize;
+      break;
+    case 2:
+      offset = sizeof(DiskNodeHeader) +
+               std::min<std::uint64_t>(header.max_entries, 252) * kKeySize + index * kChildSize;
+      break;
+    default:
+      offset = random() % (kBlockSize / 8) * 8;
+      break;
   }
   if (random() % 4 == 0 || offset % 8 != 0) {
-    const Le32 value = static_cast<std::uint32_t>(tempting_value(struct_at<Le32>(block, offset), blocks, random));
+    const Le32 value =
+        static_cast<std::uint32_t>(tempting_value(struct_at<Le32>(block, offset), blocks, random));
     std::memcpy(block.data() + offset, &value, sizeof value);
   } else {
     const Le64 value = tempting_value(struct_at<Le64>(block, offset), blocks, random);
@@ -148,7 +166,9 @@ void change_field(std::span<std::byte> block, std::uint64_t blocks, std::mt19937
 
 std::size_t mutate(std::span<std::byte> room, std::size_t size, std::mt19937& random) {
   const std::uint64_t blocks = size / kBlockSize;
-  const auto block = [&](std::uint64_t number) { return room.subspan(number * kBlockSize, kBlockSize); };
+  const auto block = [&](std::uint64_t number) {
+    return room.subspan(number * kBlockSize, kBlockSize);
+  };
   for (unsigned changes = 1 + random() % 4; changes > 0; --changes) {
     const std::uint64_t number = random() % blocks;
     if (random() % 8 == 0) {  // a node in another's place
@@ -171,8 +191,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 
 extern "C" std::size_t LLVMFuzzerMutate(std::uint8_t* data, std::size_t size, std::size_t max_size);
 
-extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t max_size, unsigned seed) {
+extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size,
+                                               std::size_t max_size, unsigned seed) {
   std::mt19937 random(seed);
-  if (size < convoy::thinmeta::kBlockSize || random() % 8 == 0) return LLVMFuzzerMutate(data, size, max_size);
+  if (size < convoy::thinmeta::kBlockSize || random() % 8 == 0)
+    return LLVMFuzzerMutate(data, size, max_size);
   return convoy::thinmeta::mutate(std::as_writable_bytes(std::span(data, size)), size, random);
 }

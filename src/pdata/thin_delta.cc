@@ -118,10 +118,9 @@ void print_delta(const std::string& device, const Options& options) {
   const Superblock& superblock = metadata.superblock();
   const bool held = options.metadata.root == Root::kHeld;
   // Nothing is printed for devices that are not there.
-  for (const auto& id : {options.first, options.second}) {
-    if (!metadata.find_device(*id))
-      throw Error(ErrorKind::kNotFound, "{}: there is no thin device {}", device, *id);
-  }
+  with_context(device, [&] {
+    for (const auto& id : {options.first, options.second}) metadata.require_device(*id);
+  });
   // A metadata snapshot doesn't say how large the data device is, and where it is itself is said by
   // the pool's superblock alone.
   fmt::print(

@@ -1,5 +1,6 @@
 #include <array>
 #include <memory>
+#include <set>
 #include <string_view>
 
 #include <fmt/format.h>
@@ -12,13 +13,14 @@ namespace convoy {
 namespace {
 
 constexpr const char* kUsage =
-    R"(Usage: thin_dump [-f FORMAT] [-m[BLOCK]] [-o FILE] [--dev-id ID] [--skip-mappings] DEVICE|FILE
+    R"(Usage: thin_dump [-f FORMAT] [-m[BLOCK]] [-o FILE] [-r] [--dev-id ID]... [--skip-mappings] DEVICE|FILE
 Prints a thin pool's metadata; thin_restore(8) takes them as XML.
 
   -f, --format xml|human_readable
   -m, --metadata-snap[=BLOCK]
                          read the metadata snapshot of a running pool
   -o, --output FILE      write to FILE
+  -r, --repair           of damaged devices, print what comes before the damage, and go on
   --dev-id ID            this thin device only; may be given again
   --skip-mappings        without the devices' blocks
   -h, --help
@@ -130,20 +132,26 @@ struct Options {
   MetadataChoice metadata;
   std::string format = "xml";
   std::string output;
-  std::optional<std::uint64_t> thin_id;
+  bool repair = false;
+  std::set<std::uint64_t> thin_ids;  // empty: all
   bool skip_mappings = false;
 };
 
-void dump_mappings(Metadata& metadata, std::uint32_t thin_id, Format& format) {
+void dump_mappings(Metadata& metadata, std::uint32_t thin_id, bool repair, Format& format) {
   MappedRun run;
-  metadata.mappings(thin_id, [&](const Mapping& mapping) {
-    if (run.continued_by(mapping)) {
-      ++run.length;
-      return;
-    }
-    if (run.length > 0) format.run(run);
-    run = {mapping, 1};
-  });
+  try {
+    metadata.mappings(thin_id, [&](const Mapping& mapping) {
+      if (run.continued_by(mapping)) {
+        ++run.length;
+        return;
+      }
+      if (run.length > 0) format.run(run);
+      run = {mapping, 1};
+    });
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kCorrupt || !repair) throw;
+    fmt::print(stderr, "thin_dump: thin device {} is not complete: {}\n", thin_id, error.message());
+  }
   if (run.length > 0) format.run(run);
 }
 
@@ -153,9 +161,9 @@ void dump(Metadata& metadata, const Options& options, Format& format) {
   const auto devices = metadata.devices();
   format.begin(metadata.superblock(), held ? 0 : metadata.superblock().data_blocks);
   for (const auto& [thin_id, details] : devices) {
-    if (options.thin_id && *options.thin_id != thin_id) continue;
+    if (!options.thin_ids.empty() && !options.thin_ids.contains(thin_id)) continue;
     format.begin_device(thin_id, details);
-    if (!options.skip_mappings) dump_mappings(metadata, thin_id, format);
+    if (!options.skip_mappings) dump_mappings(metadata, thin_id, options.repair, format);
     format.end_device();
   }
   format.end();
@@ -167,16 +175,17 @@ struct Close {
 
 int run(int count, char** arguments) {
   enum : int { kDevice = 1, kSkipMappings };
-  const std::array<option, 8> known = {{{"format", required_argument, nullptr, 'f'},
+  const std::array<option, 9> known = {{{"format", required_argument, nullptr, 'f'},
                                         {"metadata-snap", optional_argument, nullptr, 'm'},
                                         {"output", required_argument, nullptr, 'o'},
+                                        {"repair", no_argument, nullptr, 'r'},
                                         {"dev-id", required_argument, nullptr, kDevice},
                                         {"skip-mappings", no_argument, nullptr, kSkipMappings},
                                         {"help", no_argument, nullptr, 'h'},
                                         {"version", no_argument, nullptr, 'V'},
                                         {}}};
   Options options;
-  for (int c = 0; (c = getopt_long(count, arguments, "f:m::o:hV", known.data(), nullptr)) != -1;) {
+  for (int c = 0; (c = getopt_long(count, arguments, "f:m::o:rhV", known.data(), nullptr)) != -1;) {
     switch (c) {
       case 'f':
         options.format = optarg;
@@ -187,8 +196,11 @@ int run(int count, char** arguments) {
       case 'o':
         options.output = optarg;
         break;
+      case 'r':
+        options.repair = true;
+        break;
       case kDevice:
-        options.thin_id = parse_number(optarg, "thin id");
+        options.thin_ids.insert(parse_number(optarg, "thin id"));
         break;
       case kSkipMappings:
         options.skip_mappings = true;

@@ -71,6 +71,7 @@ Block BlockReader::read(std::uint64_t number, BlockKind kind) {
     const auto content = std::make_shared<AlignedBuffer>(kBlockSize);
     read_exactly_at(device_.fd(), content->bytes(), number * kBlockSize);
     ++blocks_read_;
+    ++waits_;
     block = content;
     remember(number, block);
   }
@@ -107,6 +108,8 @@ void BlockReader::read_ahead(std::vector<std::uint64_t> numbers) {
   std::ranges::sort(numbers);
   numbers.erase(std::ranges::unique(numbers).begin(), numbers.end());
   if (numbers.size() > kMaxAhead) numbers.resize(kMaxAhead);
+  if (numbers.empty()) return;
+  ++waits_;
 
   const std::vector<Run> runs = runs_of(numbers);
   if (!ring_ && runs.size() >= kWorthARing) ring_ = std::make_unique<IoRing>(kRequestsInFlight);

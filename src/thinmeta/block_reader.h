@@ -49,6 +49,8 @@ class BlockReader {
   std::uint64_t device_blocks() const { return device_.size() / kBlockSize; }
   // How many blocks were read from the device so far.
   std::uint64_t blocks_read() const { return blocks_read_; }
+  // How many times somebody waited for the device so far: for a block, or for many at once.
+  std::uint64_t waits() const { return waits_; }
 
  private:
   using Blocks = std::unordered_map<std::uint64_t, Block>;
@@ -59,6 +61,7 @@ class BlockReader {
   BlockDevice device_;
   std::uint64_t end_;
   std::uint64_t blocks_read_ = 0;
+  std::uint64_t waits_ = 0;
   std::unique_ptr<IoRing> ring_;  // made when it is first worth it
   // What was read or asked for since `young_` was last full, and what was in the time before that.
   // Older blocks are forgotten.

@@ -81,9 +81,21 @@ class Checker {
 
   void visit_node(const Tree& tree, std::uint64_t block, KeyRange promised, unsigned depth,
                   std::optional<unsigned>& leaf_depth, const LeafVisitor& visit) {
-    // A subtree that is shared was visited before. So a node that is its own descendant ends here,
-    // too.
-    if (metadata_counts_.add(block) > 0) return;
+    // A subtree that is shared was visited before.
+    if (metadata_counts_.add(block) > 0) {
+      if (std::ranges::find(way_, block) != way_.end())
+        report(Finding::Kind::kDamage,
+               fmt::format("{}, node in block {} for keys {} to {}: it is a node below itself",
+                           tree.name, block, promised.begin, promised.end));
+      return;
+    }
+    way_.push_back(block);
+    visit_new_node(tree, block, promised, depth, leaf_depth, visit);
+    way_.pop_back();
+  }
+
+  void visit_new_node(const Tree& tree, std::uint64_t block, KeyRange promised, unsigned depth,
+                      std::optional<unsigned>& leaf_depth, const LeafVisitor& visit) {
     guarded([&] {
       std::optional<NodeKind> expected;
       if (leaf_depth) expected = depth == *leaf_depth ? NodeKind::kLeaf : NodeKind::kInner;
@@ -257,6 +269,7 @@ class Checker {
   const Superblock& superblock_;
   const CheckObserver& observer_;
   bool damaged_ = false;
+  std::vector<std::uint64_t> way_;  // the nodes from a root to the one that is being visited
   ReferenceCounts metadata_counts_;
   ReferenceCounts data_counts_;
 };

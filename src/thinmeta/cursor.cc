@@ -11,8 +11,10 @@ TreeCursor::TreeCursor(BlockReader& reader, const Tree& tree) : reader_(&reader)
   leftmost_.push_back(Node::read(reader, tree, tree.root, {0, tree.key_end}));
   while (!leftmost_.back().is_leaf()) {
     if (leftmost_.size() == kMaxHeight) {
-      throw Error(ErrorKind::kCorrupt, "{}: there is no leaf down to level {} below block {}",
-                  tree.name, kMaxHeight, tree.root);
+      throw Error(
+          ErrorKind::kCorrupt,
+          "{}, node in block {} for keys 0 to {}: there is no leaf down to level {} below it",
+          tree.name, tree.root, tree.key_end, kMaxHeight);
     }
     const Node& parent = leftmost_.back();
     leftmost_.push_back(Node::read(reader, tree, parent.child(0), parent.child_range(0)));

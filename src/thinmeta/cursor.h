@@ -20,6 +20,8 @@ class TreeCursor {
   // no leaf down to kMaxHeight.
   TreeCursor(BlockReader& reader, const Tree& tree);
 
+  const Tree& tree() const { return *tree_; }
+
   // No head is left: nothing below may be called.
   bool at_end() const { return !head_; }
 

@@ -6,6 +6,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "base/error.h"
 #include "thinmeta/cursor.h"
 
 namespace convoy::thinmeta {
@@ -60,33 +61,92 @@ std::strong_ordering compare_turns(const TreeCursor& a, const TreeCursor& b) {
 
 using Siblings = TreeCursor::Siblings;
 
-// Those of `siblings` below `end` that `others` doesn't have.
-void add_unshared(const Siblings& siblings, const Siblings& others, std::uint64_t end,
-                  std::vector<std::uint64_t>& blocks) {
-  std::unordered_set<std::uint64_t> shared;
-  for (const Siblings::Subtree& subtree : others.subtrees) shared.insert(subtree.block);
-  for (const Siblings::Subtree& subtree : siblings.subtrees) {
-    if (subtree.key < end && !shared.contains(subtree.block)) blocks.push_back(subtree.block);
+// A subtree by its top node, and the keys that its parent promises.
+struct Subtree {
+  std::uint64_t block;
+  KeyRange keys;
+};
+
+std::vector<Subtree> subtrees_of(const Siblings& siblings, std::uint64_t end) {
+  std::vector<Subtree> subtrees;
+  for (std::size_t i = 0; i < siblings.subtrees.size(); ++i) {
+    const auto& [key, block] = siblings.subtrees[i];
+    const bool is_last = i + 1 == siblings.subtrees.size();
+    if (key < end)
+      subtrees.push_back({block, {key, is_last ? siblings.end : siblings.subtrees[i + 1].key}});
   }
+  return subtrees;
 }
 
+// Those below nodes that are in memory, as far as they end at `end`: the other tree may have one
+// that reaches beyond in a node that was not looked at. None of a damaged node, which the walk
+// comes upon.
+std::vector<Subtree> subtrees_below(BlockReader& reader, const Tree& tree,
+                                    const std::vector<Subtree>& parents, std::uint64_t end) {
+  std::vector<Subtree> subtrees;
+  for (const Subtree& parent : parents) {
+    if (!reader.is_in_memory(parent.block)) continue;
+    try {
+      const Node node = Node::read(reader, tree, parent.block, parent.keys, NodeKind::kInner);
+      for (std::size_t i = 0; i < node.size() && node.child_range(i).end <= end; ++i)
+        subtrees.push_back({node.child(i), node.child_range(i)});
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kCorrupt) throw;
+    }
+  }
+  return subtrees;
+}
+
+void remove_shared(std::vector<Subtree>& ours, std::vector<Subtree>& theirs) {
+  const auto blocks_of = [](const std::vector<Subtree>& subtrees) {
+    std::unordered_set<std::uint64_t> blocks;
+    for (const Subtree& subtree : subtrees) blocks.insert(subtree.block);
+    return blocks;
+  };
+  const auto our_blocks = blocks_of(ours);
+  const auto their_blocks = blocks_of(theirs);
+  std::erase_if(ours, [&](const Subtree& it) { return their_blocks.contains(it.block); });
+  std::erase_if(theirs, [&](const Subtree& it) { return our_blocks.contains(it.block); });
+}
+
+void read_ahead(BlockReader& reader, const std::vector<Subtree>& ours,
+                const std::vector<Subtree>& theirs) {
+  std::vector<std::uint64_t> blocks;
+  for (const auto* const subtrees : {&ours, &theirs})
+    for (const Subtree& subtree : *subtrees) blocks.push_back(subtree.block);
+  if (blocks.size() > 1) reader.read_ahead(std::move(blocks));
+}
+
+// Where changes are scattered, a node leads to one or two that differ, and each would be a wait of
+// its own. More than so many are left to their parents, which have enough of them then; and a few
+// levels of so many stay in the reader's memory until the walk is there.
+constexpr std::size_t kMaxBelow = BlockReader::kMaxAhead / 2;
+
 // `cursor` will open the subtree that is its head. What the walk will read of its siblings is read
-// together with it: those that the other tree does not have, as far as its nodes on the way tell.
+// together with it: what the other tree does not have, as far as its nodes on the way tell. If both
+// are at the same place, as in trees of which one is a snapshot of the other, then also what is
+// below them; else it can't be told what is shared there.
 void read_ahead(BlockReader& reader, const TreeCursor& cursor, const TreeCursor* other) {
   if (reader.is_in_memory(cursor.subtree())) return;
   const std::optional<Siblings> siblings = cursor.siblings(cursor.level());
   if (!siblings) return;
-  std::vector<std::uint64_t> blocks;
-  if (other == nullptr || other->at_end()) {
-    add_unshared(*siblings, {}, siblings->end, blocks);
-  } else if (const auto others = other->siblings(cursor.level())) {
-    const std::uint64_t end = std::min(siblings->end, others->end);
-    add_unshared(*siblings, *others, end, blocks);
-    add_unshared(*others, *siblings, end, blocks);
-  } else {
-    add_unshared(*siblings, {}, other->key(), blocks);
+  if (other == nullptr || other->at_end())
+    return read_ahead(reader, subtrees_of(*siblings, siblings->end), {});
+  const auto others = other->siblings(cursor.level());
+  if (!others) return read_ahead(reader, subtrees_of(*siblings, other->key()), {});
+  const std::uint64_t end = std::min(siblings->end, others->end);
+  std::vector<Subtree> ours = subtrees_of(*siblings, end);
+  std::vector<Subtree> theirs = subtrees_of(*others, end);
+  remove_shared(ours, theirs);
+  read_ahead(reader, ours, theirs);
+  if (other->level() != cursor.level() || other->key() != cursor.key()) return;
+  for (unsigned level = cursor.level() - 1; level > 0; --level) {
+    ours = subtrees_below(reader, cursor.tree(), ours, end);
+    theirs = subtrees_below(reader, other->tree(), theirs, end);
+    remove_shared(ours, theirs);
+    if (ours.size() + theirs.size() > kMaxBelow) return;
+    read_ahead(reader, ours, theirs);
   }
-  if (blocks.size() > 1) reader.read_ahead(std::move(blocks));
 }
 
 // Two trees, walked side by side.

@@ -182,6 +182,35 @@ TEST(SharedSubtrees, AreFoundUnderOtherParentsAndWithOtherLowestKeys) {
   EXPECT_THAT(delta_of(metadata, 2, 1), ElementsAre(range(3, 4, Change::kDifferent)));
 }
 
+// As a snapshot and its volume are after writes here and there: each of many inner nodes leads to
+// one leaf that differs.
+TEST(Delta, ReadsScatteredChangesTogether) {
+  constexpr std::uint64_t kInner = 40, kLeaves = 20;
+  TestImage image;
+  using Children = std::vector<std::pair<std::uint64_t, std::uint64_t>>;
+  Children first_inner, second_inner;
+  for (std::uint64_t i = 0; i < kInner; ++i) {
+    const std::uint64_t begin = i * kLeaves;
+    Children leaves;
+    for (std::uint64_t key = begin; key < begin + kLeaves; ++key)
+      leaves.emplace_back(key, image.add_leaf({{key, mapping(key)}}));
+    first_inner.emplace_back(begin, image.add_inner(leaves));
+    const std::uint64_t changed = begin + i % (kLeaves - 1);
+    leaves[i % (kLeaves - 1)].second = image.add_leaf({{changed, mapping(changed + 10'000)}});
+    second_inner.emplace_back(begin, image.add_inner(leaves));
+  }
+  image.add_device(1, image.add_inner(first_inner));
+  image.add_device(2, image.add_inner(second_inner));
+  image.finish();
+  Metadata metadata = image.open();
+  const std::uint64_t blocks = metadata.blocks_read();
+  const std::uint64_t waits = metadata.waits();
+  EXPECT_EQ(delta_of(metadata, 1, 2).size(), kInner);
+  EXPECT_GE(metadata.blocks_read() - blocks, 4 * kInner);
+  // The way down to the first leaf of each tree, and two for all others.
+  EXPECT_LE(metadata.waits() - waits, 10U);
+}
+
 // --- Random histories ----------------------------------------------------------------------------
 
 // Versions of a volume, as snapshots of it: every two are compared. The seed is the test's

@@ -18,8 +18,10 @@ std::optional<LeafEntry> find_entry(BlockReader& reader, const Tree& tree, std::
     number = node.child(*index);
     range = node.child_range(*index);
   }
-  throw Error(ErrorKind::kCorrupt, "{}: there is no leaf down to level {} below block {}",
-              tree.name, kMaxHeight, tree.root);
+  throw Error(ErrorKind::kCorrupt,
+              "{}, node in block {} for keys {} to {}: it is below level {}, where there should be "
+              "leaves",
+              tree.name, number, range.begin, range.end, kMaxHeight);
 }
 
 }  // namespace convoy::thinmeta

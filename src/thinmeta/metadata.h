@@ -68,6 +68,9 @@ class Metadata {
   void delta(std::optional<std::uint32_t> first, std::uint32_t second,
              const std::function<void(const DeltaRange&)>& visit);
 
+  // Throws kNotFound if there is no such device, kCorrupt if it has no mappings.
+  void require_device(std::uint32_t thin_id) { mapping_tree(thin_id); }
+
   // As delta, block by block with the data blocks, and the unchanged ones too if `same` says so;
   // then everything is read.
   void compare(std::optional<std::uint32_t> first, std::uint32_t second, Same same,
@@ -87,6 +90,8 @@ class Metadata {
 
   // How many blocks of 4 KiB were read since construction began.
   std::uint64_t blocks_read() const { return reader_.blocks_read(); }
+  // And how many times it waited for them: once for all that are read together.
+  std::uint64_t waits() const { return reader_.waits(); }
 
  private:
   thinmeta::Tree mapping_tree(std::uint32_t thin_id);

@@ -1,15 +1,12 @@
-// Deltas of snapshots while the kernel rewrites the pool's trees: a writer that never rests, snapshots that come and go.
+// Deltas of snapshots while the kernel rewrites the pool's trees: a writer that never rests,
+// snapshots that come and go.
 //
 //   delta_hammer held|live METADATA-DEVICE DATA-DEVICE DELTAS SEED
 //
-// What each snapshot maps is known from what was written before it, so every delta has one right answer. With "held" each is
-// read under a metadata snapshot, as the product does, and the first wrong one or error ends it with status 1. With "live" the
-// metadata are read as they are at that moment, which must go wrong: it ends with 0 at the first wrong answer or error.
-#include <fcntl.h>
-#include <linux/fs.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
-
+// What each snapshot maps is known from what was written before it, so every delta has one right
+// answer. With "held" each is read under a metadata snapshot, as the product does, and the first
+// wrong one or error ends it with status 1. With "live" the metadata are read as they are at that
+// moment, which must go wrong: it ends with 0 at the first wrong answer or error.
 #include <atomic>
 #include <cstdlib>
 #include <map>
@@ -17,6 +14,11 @@
 #include <random>
 #include <string_view>
 #include <thread>
+
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "devmapper/dm_task.h"
@@ -35,8 +37,8 @@ constexpr std::uint32_t kVolume = 1;
 constexpr std::uint64_t kBlocks = 3000;  // three levels of nodes
 constexpr std::size_t kSnapshots = 6;
 
-// Block of the volume -> a number that changes whenever the kernel has to map it anew: after a discard, and at the first
-// write after a snapshot.
+// Block of the volume -> a number that changes whenever the kernel has to map it anew: after a
+// discard, and at the first write after a snapshot.
 using Content = std::map<std::uint64_t, std::uint64_t>;
 
 using BlockDelta = std::map<std::uint64_t, Change>;
@@ -60,7 +62,8 @@ BlockDelta expected_delta(const Content& first, const Content& second) {
 BlockDelta found_delta(Metadata& metadata, std::uint32_t first, std::uint32_t second) {
   BlockDelta delta;
   metadata.delta(first, second, [&](const DeltaRange& range) {
-    for (std::uint64_t block = range.begin.count; block < range.end.count; ++block) delta[block] = range.change;
+    for (std::uint64_t block = range.begin.count; block < range.end.count; ++block)
+      delta[block] = range.change;
   });
   return delta;
 }
@@ -70,8 +73,8 @@ class Anvil {
  public:
   Anvil(KernelThinPool& pool, std::uint64_t seed) : pool_(pool), random_(seed) {
     pool_.create_thin({kVolume});
-    pool_.activate(kVolumeName, "01900000-0000-7000-8000-000000000000", {kVolume}, {kBlocks * kBlockSize.count},
-                   Access::kReadWrite);
+    pool_.activate(kVolumeName, "01900000-0000-7000-8000-000000000000", {kVolume},
+                   {kBlocks * kBlockSize.count}, Access::kReadWrite);
     device_ = open_file(std::string("/dev/mapper/") + kVolumeName, O_RDWR | O_DIRECT);
     for (std::uint64_t block = 0; block < kBlocks; block += 2) write(block);
     while (snapshots_.size() < kSnapshots) take_snapshot();
@@ -104,10 +107,11 @@ class Anvil {
   const std::map<std::uint32_t, Content>& snapshots() const { return snapshots_; }
   std::uint64_t strikes() const { return strikes_; }
 
-  // Enough of them for so many commits that the kernel has gone once around a metadata device of 2 MiB, and uses again what the
-  // trees have left.
+  // Enough of them for so many commits that the kernel has gone once around a metadata device of 2
+  // MiB, and uses again what the trees have left.
   void wait_for_strikes() const {
-    // Without a timer: on some hosts, User Mode Linux loses its own under such a load, and its time stands still.
+    // Without a timer: on some hosts, User Mode Linux loses its own under such a load, and its time
+    // stands still.
     for (const std::uint64_t wanted = strikes_ + 300; strikes_ < wanted;) std::this_thread::yield();
   }
 
@@ -135,7 +139,8 @@ class Anvil {
     } else {
       write(begin);
     }
-    // The kernel commits the metadata, and may then use again what the commit before had still in use.
+    // The kernel commits the metadata, and may then use again what the commit before had still in
+    // use.
     if (pick(0, 3) == 0 && ::fdatasync(device_.get()) != 0) throw system_error(errno, "fdatasync");
     ++strikes_;
   }
@@ -180,7 +185,8 @@ Metadata open_metadata(KernelThinPool& pool, Root root) {
   }
 }
 
-// The number of differing blocks. Throws Wrong if the reader fails, or its answer is not the right one.
+// The number of differing blocks. Throws Wrong if the reader fails, or its answer is not the right
+// one.
 std::size_t check_a_delta(const Anvil& anvil, Metadata& metadata, std::mt19937_64& random) {
   auto first = anvil.snapshots().begin();
   auto second = first;
@@ -193,7 +199,8 @@ std::size_t check_a_delta(const Anvil& anvil, Metadata& metadata, std::mt19937_6
     throw Wrong{error.message()};
   }
   if (found != expected_delta(first->second, second->second))
-    throw Wrong{fmt::format("the delta of devices {} and {} is wrong", first->first, second->first)};
+    throw Wrong{
+        fmt::format("the delta of devices {} and {} is wrong", first->first, second->first)};
   return found.size();
 }
 
@@ -202,7 +209,8 @@ struct Tally {
   std::uint64_t differing = 0;
 };
 
-void hammer(KernelThinPool& pool, Anvil& anvil, Root root, std::uint64_t deltas, std::uint64_t seed, Tally& tally) {
+void hammer(KernelThinPool& pool, Anvil& anvil, Root root, std::uint64_t deltas, std::uint64_t seed,
+            Tally& tally) {
   std::mt19937_64 random(seed);
   while (tally.deltas < deltas) {
     anvil.renew_a_snapshot();
@@ -210,16 +218,21 @@ void hammer(KernelThinPool& pool, Anvil& anvil, Root root, std::uint64_t deltas,
       if (root == Root::kHeld) pool.reserve_metadata_snapshot();
       Metadata metadata = open_metadata(pool, root);
       anvil.wait_for_strikes();
-      for (int pair = 0; pair < 10; ++pair, ++tally.deltas)
+      for (int pair = 0; pair < 10; ++pair, ++tally.deltas) {
+        // One that remembers nothing of what the deltas before have read.
+        if (root == Root::kHeld) metadata = open_metadata(pool, root);
         tally.differing += check_a_delta(anvil, metadata, random);
+      }
       if (root == Root::kHeld) pool.release_metadata_snapshot();
     }
   }
 }
 
-int run(std::string_view mode, const char* metadata, const char* data, std::uint64_t deltas, std::uint64_t seed) {
+int run(std::string_view mode, const char* metadata, const char* data, std::uint64_t deltas,
+        std::uint64_t seed) {
   redirect_dm_log();
-  KernelThinPool pool({kPoolName, "01900000-0000-7000-8000-000000000001", data, metadata, kBlockSize}, -1);
+  KernelThinPool pool(
+      {kPoolName, "01900000-0000-7000-8000-000000000001", data, metadata, kBlockSize}, -1);
   const Root root = mode == "held" ? Root::kHeld : Root::kLive;
   Tally tally;
   std::string failure;
@@ -236,8 +249,8 @@ int run(std::string_view mode, const char* metadata, const char* data, std::uint
     strikes = anvil.strikes() - before;
   }
   pool.shut_down();
-  fmt::print("{}: {} deltas, {} differing blocks, {} strikes meanwhile, seed {}{}{}\n", mode, tally.deltas, tally.differing,
-             strikes, seed, failure.empty() ? "" : ": ", failure);
+  fmt::print("{}: {} deltas, {} differing blocks, {} strikes meanwhile, seed {}{}{}\n", mode,
+             tally.deltas, tally.differing, strikes, seed, failure.empty() ? "" : ": ", failure);
   return failure.empty() == (root == Root::kHeld) ? 0 : 1;
 }
 
@@ -249,7 +262,8 @@ int main(int argc, char** argv) {
   if (argc == 2 && mode == convoy::kSuspendGuardCommand) return convoy::run_suspend_guard();
   if (argc != 6 || (mode != "held" && mode != "live")) return 2;
   try {
-    return convoy::run(mode, argv[2], argv[3], std::strtoull(argv[4], nullptr, 10), std::strtoull(argv[5], nullptr, 10));
+    return convoy::run(mode, argv[2], argv[3], std::strtoull(argv[4], nullptr, 10),
+                       std::strtoull(argv[5], nullptr, 10));
   } catch (const std::exception& error) {
     fmt::print(stderr, "{}\n", error.what());
     return 1;

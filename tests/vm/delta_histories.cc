@@ -2,12 +2,9 @@
 //
 //   delta_histories DATA-DEVICE METADATA-DEVICE HISTORIES SEED
 //
-// Each history writes and discards in a volume, takes and deletes snapshots, and snapshots snapshots; then pairs of devices
-// are compared under one metadata snapshot. Ends with status 1 at the first difference, saying the seed that repeats it.
-#include <fcntl.h>
-#include <linux/fs.h>
-#include <sys/ioctl.h>
-
+// Each history writes and discards in a volume, takes and deletes snapshots, and snapshots
+// snapshots; then pairs of devices are compared under one metadata snapshot. Ends with status 1 at
+// the first difference, saying the seed that repeats it.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -15,6 +12,10 @@
 #include <memory>
 #include <random>
 #include <string_view>
+
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 
 #include "base/error.h"
 #include "devmapper/dm_task.h"
@@ -30,7 +31,8 @@ constexpr Sectors kBlockSize{128};
 constexpr const char* kPoolName = "histories";
 constexpr const char* kVolumeName = "history";
 
-// What a delta says, block by block: '+' only in the second device, '-' only in the first, '!' in both and different.
+// What a delta says, block by block: '+' only in the second device, '-' only in the first, '!' in
+// both and different.
 using BlockDelta = std::map<std::uint64_t, char>;
 
 void add(BlockDelta& delta, std::uint64_t begin, std::uint64_t end, char change) {
@@ -40,13 +42,16 @@ void add(BlockDelta& delta, std::uint64_t begin, std::uint64_t end, char change)
 BlockDelta our_delta(Metadata& metadata, std::uint32_t first, std::uint32_t second) {
   BlockDelta delta;
   metadata.delta(first, second, [&](const DeltaRange& range) {
-    const char change = range.change == Change::kAdded ? '+' : range.change == Change::kRemoved ? '-' : '!';
+    const char change = range.change == Change::kAdded     ? '+'
+                        : range.change == Change::kRemoved ? '-'
+                                                           : '!';
     add(delta, range.begin.count, range.end.count, change);
   });
   return delta;
 }
 
-BlockDelta thin_delta(const std::string& metadata_device, std::uint32_t first, std::uint32_t second) {
+BlockDelta thin_delta(const std::string& metadata_device, std::uint32_t first,
+                      std::uint32_t second) {
   const std::string command =
       fmt::format("thin_delta -m --thin1 {} --thin2 {} {}", first, second, metadata_device);
   const std::unique_ptr<FILE, int (*)(FILE*)> output(::popen(command.c_str(), "r"), &::pclose);
@@ -56,7 +61,9 @@ BlockDelta thin_delta(const std::string& metadata_device, std::uint32_t first, s
   while (std::fgets(line, sizeof line, output.get()) != nullptr) {
     char kind[32];
     unsigned long long begin = 0, length = 0;
-    if (std::sscanf(line, " <%31[a-z_] begin=\"%llu\" length=\"%llu\"/>", kind, &begin, &length) != 3) continue;
+    if (std::sscanf(line, " <%31[a-z_] begin=\"%llu\" length=\"%llu\"/>", kind, &begin, &length) !=
+        3)
+      continue;
     const std::string_view name = kind;
     if (name == "left_only") add(delta, begin, begin + length, '-');
     if (name == "right_only") add(delta, begin, begin + length, '+');
@@ -70,8 +77,8 @@ class History {
   History(KernelThinPool& pool, std::uint64_t seed) : pool_(pool), random_(seed) {
     blocks_ = pick(40, 4000);
     pool_.create_thin({kVolume});
-    pool_.activate(kVolumeName, "01900000-0000-7000-8000-000000000000", {kVolume}, {blocks_ * kBlockSize.count},
-                   Access::kReadWrite);
+    pool_.activate(kVolumeName, "01900000-0000-7000-8000-000000000000", {kVolume},
+                   {blocks_ * kBlockSize.count}, Access::kReadWrite);
     device_ = open_file(std::string("/dev/mapper/") + kVolumeName, O_RDWR | O_DIRECT);
     std::ranges::fill(page_.bytes(), std::byte{1});
   }
@@ -90,13 +97,23 @@ class History {
     for (std::uint64_t step = 0; step < steps; ++step) {
       switch (pick(0, 9)) {
         case 0:
-        case 1: take_snapshot(); break;
-        case 2: discard_range(); break;
-        case 3: delete_snapshot(); break;
+        case 1:
+          take_snapshot();
+          break;
+        case 2:
+          discard_range();
+          break;
+        case 3:
+          delete_snapshot();
+          break;
         case 4:
         case 5:
-        case 6: write_scattered(); break;
-        default: write_range(); break;
+        case 6:
+          write_scattered();
+          break;
+        default:
+          write_range();
+          break;
       }
     }
     take_snapshot();
@@ -122,7 +139,8 @@ class History {
 
   void write_block(std::uint64_t block) {
     const std::uint64_t page = pick(0, kBlockSize.bytes() / kDirectAlignment - 1);
-    write_all_at(device_.get(), page_.bytes(), block * kBlockSize.bytes() + page * kDirectAlignment);
+    write_all_at(device_.get(), page_.bytes(),
+                 block * kBlockSize.bytes() + page * kDirectAlignment);
   }
 
   void write_range() {
@@ -155,7 +173,8 @@ class History {
 
   void delete_snapshot() {
     if (snapshots_.empty()) return;
-    const auto chosen = snapshots_.begin() + static_cast<std::ptrdiff_t>(pick(0, snapshots_.size() - 1));
+    const auto chosen =
+        snapshots_.begin() + static_cast<std::ptrdiff_t>(pick(0, snapshots_.size() - 1));
     pool_.delete_thin({*chosen});
     snapshots_.erase(chosen);
   }
@@ -169,7 +188,8 @@ class History {
   std::vector<std::uint32_t> snapshots_;
 };
 
-// Compares some pairs of the history's devices, in both directions. The number of blocks that differed.
+// Compares some pairs of the history's devices, in both directions. The number of blocks that
+// differed.
 std::size_t compare(History& history, KernelThinPool& pool, std::uint64_t seed) {
   std::size_t differing = 0;
   pool.reserve_metadata_snapshot();
@@ -181,7 +201,8 @@ std::size_t compare(History& history, KernelThinPool& pool, std::uint64_t seed) 
       const std::uint32_t second = devices[history.pick(0, devices.size() - 1)];
       const BlockDelta ours = our_delta(metadata, first, second);
       if (ours != thin_delta(pool.metadata_device(), first, second)) {
-        throw Error(ErrorKind::kInternal, "seed {}: the deltas of devices {} and {} differ", seed, first, second);
+        throw Error(ErrorKind::kInternal, "seed {}: the deltas of devices {} and {} differ", seed,
+                    first, second);
       }
       differing += ours.size();
     }
@@ -192,7 +213,8 @@ std::size_t compare(History& history, KernelThinPool& pool, std::uint64_t seed) 
 
 int run(const char* data, const char* metadata, std::uint64_t histories, std::uint64_t seed) {
   redirect_dm_log();
-  KernelThinPool pool({kPoolName, "01900000-0000-7000-8000-000000000001", data, metadata, kBlockSize}, -1);
+  KernelThinPool pool(
+      {kPoolName, "01900000-0000-7000-8000-000000000001", data, metadata, kBlockSize}, -1);
   std::size_t differing = 0;
   for (std::uint64_t i = 0; i < histories; ++i) {
     History history(pool, seed + i);
@@ -200,7 +222,8 @@ int run(const char* data, const char* metadata, std::uint64_t histories, std::ui
     differing += compare(history, pool, seed + i);
   }
   pool.shut_down();
-  fmt::print("{} histories from seed {}: {} blocks differed, as thin_delta says\n", histories, seed, differing);
+  fmt::print("{} histories from seed {}: {} blocks differed, as thin_delta says\n", histories, seed,
+             differing);
   return differing > 0 ? 0 : 1;
 }
 
@@ -208,10 +231,12 @@ int run(const char* data, const char* metadata, std::uint64_t histories, std::ui
 }  // namespace convoy
 
 int main(int argc, char** argv) {
-  if (argc == 2 && std::string_view(argv[1]) == convoy::kSuspendGuardCommand) return convoy::run_suspend_guard();
+  if (argc == 2 && std::string_view(argv[1]) == convoy::kSuspendGuardCommand)
+    return convoy::run_suspend_guard();
   if (argc != 5) return 2;
   try {
-    return convoy::run(argv[1], argv[2], std::strtoull(argv[3], nullptr, 10), std::strtoull(argv[4], nullptr, 10));
+    return convoy::run(argv[1], argv[2], std::strtoull(argv[3], nullptr, 10),
+                       std::strtoull(argv[4], nullptr, 10));
   } catch (const std::exception& error) {
     fmt::print(stderr, "{}\n", error.what());
     return 1;
