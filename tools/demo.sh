@@ -25,7 +25,7 @@ socket=/run/convoy-demo.sock
 convoy() { command convoy --socket "$socket" "$@"; }
 
 printf '%sconvoy: a volume that comes back%s\n' "$bold" "$plain"
-echo "Every command is shown; where it says convoy, add --socket $socket to repeat it here."
+echo "Every step is shown; where it says convoy, add --socket $socket to repeat it here."
 pool=convoy-demo
 # Whatever happens, nothing of it stays in a kernel that is the host's own.
 clean_up() {

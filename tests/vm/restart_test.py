@@ -19,7 +19,6 @@ from support import (
     SOCKET,
     Daemon,
     PoolTest,
-    allow_kernel,
     convoy,
     convoy_error,
     convoy_json,
@@ -292,6 +291,4 @@ def load_tests(loader: unittest.TestLoader, _: object, __: object) -> unittest.T
 
 
 if __name__ == "__main__":
-    # Recovery deletes the thin device of a create that was under way, whether or not the pool had got so far.
-    allow_kernel("thin: Deletion of thin device [0-9]+ failed")
     unittest.main(verbosity=2)

@@ -60,6 +60,10 @@ def allow_kernel(pattern: str) -> None:
         file.write(pattern + "\n")
 
 
+# Recovery deletes the thin device of a create that was under way, whether or not the pool had got so far.
+UNDONE_CREATE = "thin: Deletion of thin device [0-9]+ failed"
+
+
 class Daemon:
     """A daemon under a root, on a socket. `pool` is what its first start is given, `options` what every start is given."""
 
@@ -85,6 +89,8 @@ class Daemon:
 
     def stop(self, how: int = signal.SIGTERM) -> int:
         assert self.process
+        if how == signal.SIGKILL:
+            allow_kernel(UNDONE_CREATE)
         self.process.send_signal(how)
         status = self.process.wait(timeout=60)
         self.log.close()

@@ -97,13 +97,20 @@ def _run_command(job: Job, environment: dict[str, str]) -> int:
             time.sleep(_POLL_SECONDS)
         _refuse_new_boot(job)
     finally:
-        if job.interactive:
-            process.kill()
-        else:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        _end(process, job)
     return process.returncode if process.returncode >= 0 else 128 - process.returncode
+
+
+def _end(process: subprocess.Popen, job: Job) -> None:
+    """The command may clean up what would stay in the host's kernel."""
+    for how, patience in ((signal.SIGTERM, 30), (signal.SIGKILL, None)):
+        with contextlib.suppress(ProcessLookupError):
+            if job.interactive:
+                process.send_signal(how)
+            else:
+                os.killpg(process.pid, how)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
 
 
 def _refuse_new_boot(job: Job) -> None:

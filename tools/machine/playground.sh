@@ -1,20 +1,22 @@
 #!/bin/bash
 # A convoy daemon on the machine's two empty disks, and a shell to try it from. Runs inside the
 # machine: machine.py run --interactive -- tools/machine/playground.sh. When the shell ends, so does
-# the daemon; what was made is gone, except in $VM_OUT.
+# the daemon; what was made is gone, except in $VM_OUT. The machine may be the host itself: nothing
+# is where an installed convoy keeps its own.
 
 set -eu
 
-root=/var/lib/convoy
-log=/var/log/convoy.log
-errors=/var/log/convoy.stderr
-socket=/var/run/convoy/convoy.sock
-backups=/backups
+place=$(mktemp -d /tmp/convoy-playground.XXXXXX)
+root=$place/root
+log=$place/convoy.log
+errors=$place/convoy.stderr
+socket=$place/convoy.sock
+backups=$place/backups
 pool=convoy-playground
 
 # What the daemon prints before it has opened its log goes to a file of its own.
 start_daemon() {
-  mkdir -p "$root" "$backups" "${log%/*}" "${socket%/*}"
+  mkdir "$root" "$backups"
   convoy --socket "$socket" daemon --drivers devicemapper --root "$root" --log "$log" \
     --driver-opts "dm.thinpoolname=$pool" --driver-opts "dm.datadev=$DISK_DATA" --driver-opts "dm.metadatadev=$DISK_META" \
     </dev/null >"$errors" 2>&1 &
@@ -26,6 +28,7 @@ stop_daemon() {
   kill "$daemon" 2>/dev/null || true
   wait "$daemon" || true
   "$(dirname "$0")/../remove_pool.sh" "$pool"
+  rm -r --one-file-system "$place"
 }
 
 wait_for_socket() {
@@ -68,4 +71,5 @@ fi
 start_daemon
 wait_for_socket
 show_hint
-bash || true
+echo "convoy() { command convoy --socket '$socket' \"\$@\"; }" >"$place/shell"
+bash --rcfile "$place/shell" || true

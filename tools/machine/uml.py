@@ -34,6 +34,7 @@ GUEST_HOME = "/run/home"
 MIN_MEMORY = 128 << 20
 
 _POLL_SECONDS = 0.02
+_NUDGE_SECONDS = 10
 _CONSOLE_LINES_SHOWN = 30
 _PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None)
@@ -262,6 +263,7 @@ class _Boot:
             _Follower(self._share / "stdout", sys.stdout.buffer),
             _Follower(self._share / "stderr", sys.stderr.buffer),
         ]
+        nudge = time.monotonic() + _NUDGE_SECONDS
         try:
             while True:
                 # Asked first, so that what was written before the end is copied after it.
@@ -278,6 +280,9 @@ class _Boot:
                     return How.ENDED
                 if self._job.out_of_time():
                     return How.OUT_OF_TIME
+                if time.monotonic() > nudge:
+                    _run_clock(process)
+                    nudge += _NUDGE_SECONDS
                 time.sleep(_POLL_SECONDS)
         finally:
             for follower in followers:
@@ -297,6 +302,19 @@ class _Boot:
     def _status(self) -> int | None:
         path = self._share / "status"
         return int(path.read_text()) if path.exists() else None
+
+
+def _run_clock(process: subprocess.Popen[bytes]) -> None:
+    """Sends the guest's clock interrupt, once it takes it.
+
+    UML 6.1 sometimes loses the one that it has asked for: seen once in some twenty hours of a busy host. All of the guest then
+    sleeps, without end and with a timer that is not set. One interrupt too many only makes it look at the time.
+    """
+    with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        caught = int(re.search(r"^SigCgt:\s*(\w+)$", status, re.MULTILINE)[1], 16)
+        if caught >> (signal.SIGALRM - 1) & 1:
+            process.send_signal(signal.SIGALRM)
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
