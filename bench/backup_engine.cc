@@ -82,7 +82,7 @@ Name parse_name(const std::string& text) {
 
 std::unique_ptr<ObjectStore> open_objects(const std::string& place) {
   if (place.find("://") == std::string::npos) return std::make_unique<DirectoryStore>(place);
-  return open_object_store(Destination::parse(place));
+  return Destinations().open(Destination::parse(place)).objects;
 }
 
 class Clock {

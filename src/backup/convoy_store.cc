@@ -136,6 +136,16 @@ std::string filesystem_in(std::span<const std::byte> begin) {
   return "";
 }
 
+std::string filesystem_of(ObjectStore& objects, const ConvoyBackup& backup) {
+  if (backup.blocks.empty() || backup.blocks.front().offset != 0) return "";
+  try {
+    return filesystem_in(read_block(objects, backup.name.volume, backup.blocks.front().checksum));
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kCorrupt) throw;
+    return "";  // a restore comes upon it again, and tells it as damage
+  }
+}
+
 // What Convoy keeps of a volume, without its UUIDs. Throws kCorrupt, too, if it is missing: there
 // are records of the volume's backups.
 BackupSource read_volume(ObjectStore& objects, const std::string& name) {
@@ -289,10 +299,7 @@ ConvoyBackup read_convoy_backup(ObjectStore& objects, const ConvoyBackupName& na
   try {
     const nlohmann::json record = get_json(objects, record_key(name));
     ConvoyBackup backup = parse_record(name, record, read_volume(objects, name.volume));
-    std::vector<std::byte> begin;
-    if (!backup.blocks.empty() && backup.blocks.front().offset == 0)
-      begin = read_block(objects, name.volume, backup.blocks.front().checksum);
-    backup.info.source.volume.filesystem = filesystem_in(begin);
+    backup.info.source.volume.filesystem = filesystem_of(objects, backup);
     return backup;
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kNotFound) throw;

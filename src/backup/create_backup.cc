@@ -104,6 +104,7 @@ class BackupRun {
     return damage_.contains(reference) ||
            (reference.pack.kind == PackKind::kData && avoided_.contains(reference.pack));
   }
+  std::uint64_t chunks_read_again() const;
   KnownChunks known_chunks(std::uint64_t chunks_to_read);
   ChunkRanges plan_chunks(const TreeShape& shape) const;
   std::optional<Reference> write_tree(const TreeShape& shape, const ChunkRanges& ranges,
@@ -211,7 +212,8 @@ BackupRecord BackupRun::write_packs_under_lease() {
 BackupRecord BackupRun::write_packs() {
   const TreeShape shape(plan_.source.size, parent_ ? parent_->chunk_size : plan_.chunk_size);
   const ChunkRanges ranges = plan_chunks(shape);
-  const std::uint64_t bytes_to_read = ranges.bytes_to_read(shape);
+  const std::uint64_t bytes_to_read =
+      ranges.bytes_to_read(shape) + chunks_read_again() * shape.chunk_size();
   std::optional<LeftoverChunks> leftovers;
   if (!usable_.empty()) leftovers.emplace(store_.objects(), lineage_, usable_, damage_);
   ChunkWriter chunks({.device_fd = plan_.device_fd,
@@ -223,9 +225,12 @@ BackupRecord BackupRun::write_packs() {
                           [&](const BackupStatistics& statistics) {
                             check_stop(stop_, "backup");
                             lease_.check();
-                            if (progress_) progress_({statistics.bytes_read, bytes_to_read});
+                            const std::uint64_t read = statistics.bytes_read;
+                            if (progress_) progress_({read, std::max(read, bytes_to_read)});
                           }},
-                     known_chunks(bytes_to_read / shape.chunk_size()));
+                     known_chunks(damage_.empty() && !plan_.repair
+                                      ? bytes_to_read / shape.chunk_size()
+                                      : kKnownChunks));  // what is lost shows on the way only
   PackLedger ledger(parent_ && !repairs() ? parent_->packs : PackUses());
   const std::optional<Reference> root = write_tree(shape, ranges, chunks, ledger);
   data_packs_.finish();
@@ -248,6 +253,17 @@ BackupRecord BackupRun::write_packs() {
           .chunk_size = shape.chunk_size(),
           .root = root,
           .packs = ledger.uses()};
+}
+
+// Besides those of the plan: what the parent has in packs that are not referred to.
+std::uint64_t BackupRun::chunks_read_again() const {
+  std::uint64_t chunks = 0;
+  for (const PackName& pack : avoided_) {
+    const auto use = parent_->packs.find(pack);
+    if (use != parent_->packs.end() && pack.kind == PackKind::kData)
+      chunks += use->second.references;
+  }
+  return chunks;
 }
 
 // With those of the parent, wherever they stand, if there are few beside what is to be read: then

@@ -124,6 +124,9 @@ S3Location parse_s3(std::string_view url) {
       !consists_of(region, "-"))
     refuse(url, "a region looks like eu-central-1");
   const std::string normal = parse_path(url, path.empty() ? "/" : path);
+  // Lists of objects in XML can't hold them.
+  if (std::ranges::any_of(normal, [](unsigned char c) { return c < ' ' || c == 0x7F; }))
+    refuse(url, "a path in S3 has no control characters");
   return {.bucket = std::string(bucket), .region = std::string(region), .path = normal.substr(1)};
 }
 
@@ -201,17 +204,30 @@ std::string BackupUrl::to_string() const {
                      convoy ? convoy->volume : lineage.to_string());
 }
 
-std::unique_ptr<ObjectStore> open_object_store(const Destination& destination,
-                                               const std::string& s3_endpoint, const S3Setup& s3) {
+std::shared_ptr<HttpClient> Destinations::client_for(const S3Options& options) {
+  const std::lock_guard lock(mutex_);
+  std::erase_if(clients_, [](const SharedClient& shared) { return shared.client.expired(); });
+  for (const SharedClient& shared : clients_) {
+    auto client = shared.client.lock();
+    if (client && shared.options == options) return client;
+  }
+  auto client = std::make_shared<HttpClient>(options.http);
+  clients_.push_back({options, client});
+  return client;
+}
+
+Destinations::Opened Destinations::open(const Destination& destination,
+                                        const std::string& s3_endpoint) {
+  const std::string url = destination.to_string();
   if (const auto* const bucket = std::get_if<S3Location>(&destination.location)) {
-    const IniFile settings = s3.settings_file.empty() ? IniFile() : read_ini(s3.settings_file);
-    S3Options options =
-        resolve_s3(*bucket, destination.to_string(), s3_endpoint, settings, s3.environment);
-    return std::make_unique<S3Store>(std::move(options), s3.environment);
+    const IniFile settings = s3_.settings_file.empty() ? IniFile() : read_ini(s3_.settings_file);
+    const S3Options options = resolve_s3(*bucket, url, s3_endpoint, settings, s3_.environment);
+    return {std::make_unique<S3Store>(options, s3_.environment, client_for(options)),
+            fmt::format("{} at {}://{}", url, options.scheme, options.host)};
   }
   const auto& path = std::get<DirectoryLocation>(destination.location);
   try {
-    return std::make_unique<DirectoryStore>(path);
+    return {std::make_unique<DirectoryStore>(path), url};
   } catch (const Error&) {
     if (std::filesystem::is_directory(path)) throw;
     throw Error(ErrorKind::kInvalidArgument,

@@ -3,10 +3,13 @@
 
 #include <filesystem>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
+#include <vector>
 
 #include "backup/convoy_store.h"
 #include "base/uuid.h"
@@ -56,11 +59,32 @@ struct S3Setup {
   Environment environment = process_environment;
 };
 
-// `s3_endpoint` is what the user gave with the command, or empty. Throws kInvalidArgument if the
-// destination's directory does not exist, or for settings of S3 that can't be; kIo if it can't be
-// opened.
-std::unique_ptr<ObjectStore> open_object_store(const Destination& destination,
-                                               const std::string& s3_endpoint = "",
-                                               const S3Setup& s3 = {});
+// Opens destinations, so that whoever uses one of them at the same time shares its connections and
+// its limits of bandwidth. Thread-safe.
+class Destinations {
+ public:
+  explicit Destinations(S3Setup s3 = {}) : s3_(std::move(s3)) {}
+
+  struct Opened {
+    std::unique_ptr<ObjectStore> objects;
+    // The destination, and for S3 the server: one URL may stand for buckets of several.
+    std::string known_as;
+  };
+  // `s3_endpoint` is what the user gave with the command, or empty. Throws kInvalidArgument if the
+  // destination's directory does not exist, or for settings of S3 that can't be; kIo if it can't be
+  // opened.
+  Opened open(const Destination& destination, const std::string& s3_endpoint = "");
+
+ private:
+  std::shared_ptr<HttpClient> client_for(const S3Options& options);
+
+  struct SharedClient {
+    S3Options options;
+    std::weak_ptr<HttpClient> client;  // of those who have the destination open
+  };
+  const S3Setup s3_;
+  std::mutex mutex_;
+  std::vector<SharedClient> clients_;
+};
 
 }  // namespace convoy

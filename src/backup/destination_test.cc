@@ -70,12 +70,12 @@ TEST(Destination, IsAnExistingDirectoryWhenItIsOpened) {
   const std::filesystem::path directory =
       std::filesystem::path(testing::TempDir()) / ("destination-" + random_hex(16));
   const Destination destination = Destination::parse("vfs://" + directory.native());
-  const Error error = error_of([&] { open_object_store(destination); });
+  const Error error = error_of([&] { Destinations().open(destination).objects; });
   EXPECT_EQ(error.kind(), ErrorKind::kInvalidArgument);
   EXPECT_THAT(error.message(), HasSubstr("is not an existing directory"));
 
   std::filesystem::create_directory(directory);
-  open_object_store(destination)->put("convoy/x", as_bytes("text"));
+  Destinations().open(destination).objects->put("convoy/x", as_bytes("text"));
   EXPECT_TRUE(std::filesystem::exists(directory / "convoy/x"));
   std::filesystem::remove_all(directory);
 }

@@ -153,7 +153,8 @@ void Lease::renew_until_stopped(const std::stop_token& stop) {
     try {
       renew();
     } catch (const Error& error) {
-      if (!revoked_) spdlog::warn("can't renew a lease, will try again: {}", error.message());
+      if (!revoked_)
+        spdlog::warn("can't renew a backup's lease, will try again: {}", error.message());
     }
   }
 }

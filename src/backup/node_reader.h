@@ -1,5 +1,5 @@
-// Reads nodes of a backup's tree, several packs at once: a store that is far away answers each
-// request after a while, and a tree may stand in many packs.
+// Reads nodes of a backup's tree, by many requests at once: a store that is far away answers each
+// after a while, and the nodes may stand in many packs, or far from each other in one.
 #pragma once
 
 #include <cstdint>
@@ -41,7 +41,7 @@ class NodeReader {
   const BackupRecord& record_;
   PackFooters& footers_;
 
-  // Items of one pack.
+  // Items that are neighbours in one pack.
   struct Piece {
     std::vector<PackReader::Item> items;
     std::vector<std::size_t> indices;  // of the same in the whole
@@ -49,6 +49,7 @@ class NodeReader {
     std::exception_ptr error = nullptr;
   };
 
+  static std::vector<Piece> divide(std::span<const PackReader::Item> items);
   void start_threads();
   void read_piece(Piece& piece, PackReader& packs) const;
   void finish(const Piece& piece);
@@ -59,7 +60,7 @@ class NodeReader {
   std::exception_ptr error_;
   std::deque<PackReader> packs_;  // by thread
 
-  // Begun when nodes of several packs are first asked for, which a small tree never does. Last,
+  // Begun when several pieces are first asked for, which a small tree never does. Last,
   // since the threads use all the others.
   std::optional<OrderedWorkers<Piece>> workers_;
 };

@@ -66,7 +66,8 @@ void check_expected(const Uuid& found, const std::optional<Uuid>& expected) {
   if (!expected || found == *expected) return;
   throw Error(
       ErrorKind::kUnavailable,
-      "the destination held the backup store {} and now holds {}: is the right one mounted?",
+      "the destination held the backup store {} and now holds {}: is the right one mounted? Is it "
+      "the same server?",
       expected->to_string(), found.to_string());
 }
 
@@ -86,7 +87,8 @@ Store Store::open_or_create(ObjectStore& objects, const std::optional<Uuid>& exp
   auto uuid = read_store(objects);
   if (!uuid && expected) {
     throw Error(ErrorKind::kUnavailable,
-                "the destination held the backup store {} and is now empty: is it mounted?",
+                "the destination held the backup store {} and is now empty: is it mounted? Is it "
+                "the same server? If it was emptied on purpose, give another directory in it",
                 expected->to_string());
   }
   if (!uuid) {

@@ -8,6 +8,10 @@
 namespace convoy {
 namespace {
 
+// Nodes of one level that are read together, about: a store that is far away answers one request
+// as late as a dozen. Each takes 20 KiB, on each level.
+constexpr std::size_t kNodesAtOnce = 256;
+
 std::vector<std::size_t> present_places(const TreeNode& node, std::size_t from = 0) {
   std::vector<std::size_t> places;
   for (std::size_t place = from; place < kTreeFanout; ++place) {
@@ -33,7 +37,10 @@ TreeUpdate::OldNode TreeUpdate::old_root(const std::optional<Reference>& root,
   std::uint32_t level = height - 1;
   TreeNode above;  // as if there were a node with the root as its first entry
   above.entries[0] = root;
-  const auto read_first = [&] { return read_nodes(level, 0, above, {0})[0]; };
+  const auto read_first = [&] {
+    const PackReader::Item item = item_of(level, 0, *above.entries[0]);
+    return read_nodes(level, std::span(&item, 1))[0];
+  };
   constexpr OldNode kLost{.reference = {}, .node = {}, .level = 0, .lost = true};
   while (above.entries[0] && level > top) {  // the volume has shrunk: only the leftmost part stays
     const std::optional<TreeNode> node = read_first();
@@ -54,15 +61,26 @@ std::vector<std::optional<Reference>> TreeUpdate::update(std::uint32_t level,
                                                          std::span<const Visited> nodes) {
   if (level == 0) return update_leaves(nodes);
   std::vector<std::optional<Reference>> references;
-  for (const Visited& node : nodes) {
+  while (!nodes.empty()) {
     check_stop(parts_.stop, "backup");
-    references.push_back(
-        finish(level, node.old.reference, update_children(level, node.first, node.old)));
+    std::vector<Parent> parents;
+    std::size_t children = 0;
+    while (parents.size() < nodes.size() && children < kNodesAtOnce) {
+      parents.push_back(choose_children(level, nodes[parents.size()]));
+      children += parents.back().visited.size();
+    }
+    const auto updated = update(level - 1, read_children(level - 1, parents));
+    auto next = updated.begin();
+    for (Parent& parent : parents) {
+      for (const std::size_t place : parent.visited) parent.node.entries[place] = *next++;
+      references.push_back(finish(level, parent.old->reference, parent.node));
+    }
+    nodes = nodes.subspan(parents.size());
   }
   return references;
 }
 
-// All that have one parent at a time, so that there is work for every CPU.
+// Many at a time, so that there is work for every CPU.
 std::vector<std::optional<Reference>> TreeUpdate::update_leaves(std::span<const Visited> nodes) {
   std::vector<LeafUpdate> updates;
   for (const auto& [first, old] : nodes) {
@@ -122,27 +140,25 @@ void TreeUpdate::release(const Reference& reference) {
   if (!is_repair()) parts_.ledger.release(reference.pack);
 }
 
-TreeNode TreeUpdate::update_children(std::uint32_t level, std::uint64_t first, const OldNode& old) {
+TreeUpdate::Parent TreeUpdate::choose_children(std::uint32_t level, const Visited& visited) {
+  const auto& [first, old] = visited;
   const std::uint64_t span = chunks_under(level - 1);
   const std::uint64_t chunk_count = parts_.shape.chunk_count();
-  TreeNode node;
-  Places visited, dropped;
+  Parent parent{.first = first, .old = &old};
+  Places dropped;
   for (std::size_t place = 0; place < kTreeFanout; ++place) {
     const auto& old_child = old.node.entries[place];
     const std::uint64_t child = first + place * span;
     if (child >= chunk_count || parts_.ranges.zero(child, std::min(child + span, chunk_count))) {
       if (old_child) dropped.push_back(place);
     } else if (must_visit(old_child, old, level, child)) {
-      visited.push_back(place);
+      parent.visited.push_back(place);
     } else {
-      node.entries[place] = old_child;
+      parent.node.entries[place] = old_child;
     }
   }
   if (!dropped.empty()) drop(old.level - 1, first, old.node, dropped);
-
-  const auto references = update(level - 1, read_children(level - 1, first, old, visited));
-  for (std::size_t i = 0; i < visited.size(); ++i) node.entries[visited[i]] = references[i];
-  return node;
+  return parent;
 }
 
 bool TreeUpdate::must_visit(const std::optional<Reference>& old_child, const OldNode& old,
@@ -168,58 +184,61 @@ std::optional<Reference> TreeUpdate::finish(std::uint32_t level,
   return written;
 }
 
-std::vector<TreeUpdate::Visited> TreeUpdate::read_children(std::uint32_t level, std::uint64_t first,
-                                                           const OldNode& old,
-                                                           const Places& places) {
+std::vector<TreeUpdate::Visited> TreeUpdate::read_children(std::uint32_t level,
+                                                           std::span<const Parent> parents) {
   std::vector<Visited> children;
-  for (const std::size_t place : places)
-    children.push_back({.first = first + place * chunks_under(level), .old = {}});
-  if (old.lost) {
-    for (Visited& child : children) child.old.lost = true;
-    return children;
+  std::vector<PackReader::Item> items;
+  std::vector<std::size_t> child_of_item;
+  for (const auto& [first, old, node, visited] : parents) {
+    for (const std::size_t place : visited) {
+      const std::uint64_t child_first = first + place * chunks_under(level);
+      OldNode child;
+      if (old->lost) {
+        child.lost = true;
+      } else if (old->level <= level) {  // of which only the first can be there
+        if (place == 0) child = *old;
+      } else if (const auto& reference = old->node.entries[place]) {
+        child = {.reference = reference, .node = {}, .level = level};
+        child_of_item.push_back(children.size());
+        items.push_back(item_of(level, child_first, *reference));
+      }
+      children.push_back({.first = child_first, .old = child});
+    }
   }
-  if (old.level <= level) {  // of which only the first can be there
-    if (!places.empty() && places[0] == 0) children[0].old = old;
-    return children;
-  }
-  Places present;
-  std::ranges::copy_if(places, std::back_inserter(present),
-                       [&](std::size_t place) { return old.node.entries[place].has_value(); });
-  const auto nodes = read_nodes(level, first, old.node, present);
-  for (std::size_t i = 0, next = 0; i < places.size(); ++i) {
-    const auto& reference = old.node.entries[places[i]];
-    if (!reference) continue;
-    const std::optional<TreeNode>& node = nodes[next++];
-    if (node)
-      children[i].old = {.reference = reference, .node = *node, .level = level};
+  const auto nodes = read_nodes(level, items);
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    OldNode& child = children[child_of_item[i]].old;
+    if (nodes[i])
+      child.node = *nodes[i];
     else
-      children[i].old.lost = true;
+      child = {.reference = {}, .node = {}, .level = 0, .lost = true};
   }
   return children;
 }
 
-std::vector<std::optional<TreeNode>> TreeUpdate::read_nodes(std::uint32_t level,
-                                                            std::uint64_t first,
-                                                            const TreeNode& parent,
-                                                            const Places& places) {
-  const std::uint64_t span = chunks_under(level) * parts_.shape.chunk_size();
-  const std::uint64_t begin = first * parts_.shape.chunk_size();
-  std::vector<PackReader::Item> items;
-  std::vector<std::size_t> index_of_item;
-  for (std::size_t i = 0; i < places.size(); ++i) {
-    const auto& reference = parent.entries[places[i]];
-    if (is_unwanted(reference)) continue;
-    const std::uint64_t at = begin + places[i] * span;
-    items.push_back({.reference = *reference, .range = {at, at + span}});
-    index_of_item.push_back(i);
+PackReader::Item TreeUpdate::item_of(std::uint32_t level, std::uint64_t first,
+                                     const Reference& reference) const {
+  const std::uint64_t chunk_size = parts_.shape.chunk_size();
+  return {.reference = reference,
+          .range = {first * chunk_size, (first + chunks_under(level)) * chunk_size}};
+}
+
+std::vector<std::optional<TreeNode>> TreeUpdate::read_nodes(
+    std::uint32_t level, std::span<const PackReader::Item> items) {
+  std::vector<PackReader::Item> wanted;
+  std::vector<std::size_t> index_of_wanted;
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    if (is_unwanted(items[i].reference)) continue;
+    wanted.push_back(items[i]);
+    index_of_wanted.push_back(i);
   }
-  std::vector<std::optional<TreeNode>> nodes(places.size());
+  std::vector<std::optional<TreeNode>> nodes(items.size());
   DamageSink lost;  // without one, damage is thrown
   if (is_repair()) lost = [](const Damage&) {};
-  if (items.empty()) return nodes;
+  if (wanted.empty()) return nodes;
   parts_.parent_nodes->read(
-      level, items,
-      [&](std::size_t item, const TreeNode& node) { nodes[index_of_item[item]] = node; }, lost);
+      level, wanted, [&](std::size_t i, const TreeNode& node) { nodes[index_of_wanted[i]] = node; },
+      lost);
   return nodes;
 }
 
@@ -227,7 +246,10 @@ void TreeUpdate::drop(std::uint32_t level, std::uint64_t first, const TreeNode& 
                       const Places& places) {
   if (is_repair()) return;  // nothing is in the ledger yet
   check_stop(parts_.stop, "backup");
-  const auto nodes = read_nodes(level, first, parent, places);
+  std::vector<PackReader::Item> items;
+  for (const std::size_t place : places)
+    items.push_back(item_of(level, first + place * chunks_under(level), *parent.entries[place]));
+  const auto nodes = read_nodes(level, items);
   for (std::size_t i = 0; i < places.size(); ++i) {
     release(*parent.entries[places[i]]);
     const Places under = present_places(*nodes[i]);

@@ -79,19 +79,28 @@ class TreeUpdate {
   bool is_unwanted(const std::optional<Reference>& reference) const;
   bool is_repair() const { return static_cast<bool>(parts_.is_unwanted); }
   void release(const Reference& reference);
-  TreeNode update_children(std::uint32_t level, std::uint64_t first, const OldNode& old);
+  // A node whose new entries are still to come.
+  struct Parent {
+    std::uint64_t first;  // its first chunk
+    const OldNode* old;
+    TreeNode node = {};                     // with the entries that stay
+    std::vector<std::size_t> visited = {};  // the places of the others that may be there
+  };
+  Parent choose_children(std::uint32_t level, const Visited& visited);
   bool must_visit(const std::optional<Reference>& old_child, const OldNode& old,
                   std::uint32_t level, std::uint64_t child_first) const;
   std::optional<Reference> finish(std::uint32_t level, const std::optional<Reference>& old,
                                   const TreeNode& node);
 
   using Places = std::vector<std::size_t>;
-  std::vector<Visited> read_children(std::uint32_t level, std::uint64_t first, const OldNode& old,
-                                     const Places& places);
-  // The nodes of `level` that these entries of `parent`, whose first chunk is `first`, lead to.
-  // Nothing for one that is broken.
-  std::vector<std::optional<TreeNode>> read_nodes(std::uint32_t level, std::uint64_t first,
-                                                  const TreeNode& parent, const Places& places);
+  // The visited children, which are of `level`, of all parents.
+  std::vector<Visited> read_children(std::uint32_t level, std::span<const Parent> parents);
+  // A node of `level` whose first chunk is `first`.
+  PackReader::Item item_of(std::uint32_t level, std::uint64_t first,
+                           const Reference& reference) const;
+  // The nodes of `level` that the items lead to. Nothing for one that is broken.
+  std::vector<std::optional<TreeNode>> read_nodes(std::uint32_t level,
+                                                  std::span<const PackReader::Item> items);
   // Takes the nodes of `level` that these entries of `parent` lead to out of the ledger, and all
   // that is under them.
   void drop(std::uint32_t level, std::uint64_t first, const TreeNode& parent, const Places& places);

@@ -36,7 +36,14 @@ std::vector<Damage> Verifier::verify(const BackupRecord& record, const ProgressS
     }
     damages.add(std::move(damage));
   };
-  check_sizes(record, damages);
+  const std::map<PackName, std::string> grown = grown_packs(record);
+  // What stands in such a pack can be read, but the next backup should not build on it.
+  const auto is_in_grown_pack = [&](const Reference& reference, const ByteRange& range) {
+    const auto found = grown.find(reference.pack);
+    if (found == grown.end()) return false;
+    damaged({.range = range, .reference = reference, .reason = found->second});
+    return true;
+  };
 
   const std::uint64_t size = record.info.source.size;
   const auto report = [&](std::uint64_t done) {
@@ -92,12 +99,14 @@ std::vector<Damage> Verifier::verify(const BackupRecord& record, const ProgressS
               .stop = stop,
               .known =
                   [&](const Reference& node) {
+                    if (is_in_grown_pack(node, {0, size})) return false;
                     if (nothing_broken() && is_sound(node)) return true;
                     walked.insert(node);
                     return false;
                   }})
       .run([&](std::span<const PackReader::Item> chunks) {
         for (const PackReader::Item& chunk : chunks) {
+          if (is_in_grown_pack(chunk.reference, chunk.range)) continue;
           if (is_sound(chunk.reference)) continue;
           if (broken_.contains(chunk.reference)) {
             damaged(seen_before(chunk, record, "in another backup"));
@@ -127,18 +136,17 @@ bool Verifier::is_there(const BackupRecord& record) const {
   return store_.objects().head(backup_key(lineage_, record.info.uuid)).has_value();
 }
 
-// A pack that is missing or too short shows at each of its chunks.
-void Verifier::check_sizes(const BackupRecord& record, DamageList& damages) const {
+// And what is to be said of them. A pack that is missing or too short shows at each of its chunks.
+std::map<PackName, std::string> Verifier::grown_packs(const BackupRecord& record) const {
+  std::map<PackName, std::string> grown;
   for (const auto& [pack, use] : record.packs) {
     const auto found = sizes_.find(pack);
     if (found == sizes_.end() || found->second <= use.size) continue;
-    damages.add({.range = {0, record.info.source.size},
-                 .reference = {.pack = pack, .slot = 0, .digest = {}},
-                 .reason = fmt::format("backup {}, {}: the pack has {} bytes, and should have "
-                                       "{}",
-                                       record.info.uuid.to_string(), pack_key(lineage_, pack),
-                                       found->second, use.size)});
+    grown[pack] = fmt::format("backup {}, {}: the pack has {} bytes, and should have {}",
+                              record.info.uuid.to_string(), pack_key(lineage_, pack), found->second,
+                              use.size);
   }
+  return grown;
 }
 
 void Verifier::find_places(PackReader& packs, std::span<const PackReader::Item> chunks,

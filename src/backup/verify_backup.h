@@ -31,8 +31,9 @@ class Verifier {
   // Lists the lineage's packs. `store` must outlive the verifier. Throws as ObjectStore::list.
   Verifier(const Store& store, const Uuid& lineage, VerifyDepth depth);
 
-  // Everything in the backup that can't be restored, by place in the volume; nothing if all of it
-  // can, or if the backup is deleted meanwhile. Progress counts bytes of the volume. Throws
+  // Everything in the backup that can't be restored, and what stands in packs that have grown, by
+  // place in the volume; nothing if there is none, or if the backup is deleted meanwhile. Progress
+  // counts bytes of the volume. Throws
   // kCancelled; and kIo if the store can't be read, which says nothing of the backup.
   std::vector<Damage> verify(const BackupRecord& record, const ProgressSink& progress,
                              const std::stop_token& stop);
@@ -42,7 +43,7 @@ class Verifier {
   void note_damage() const;
 
  private:
-  void check_sizes(const BackupRecord& record, DamageList& damages) const;
+  std::map<PackName, std::string> grown_packs(const BackupRecord& record) const;
   void find_places(PackReader& packs, std::span<const PackReader::Item> chunks,
                    const DamageSink& damaged);
   // The damage to a chunk that was found out elsewhere.

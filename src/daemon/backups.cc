@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <iterator>
+#include <ranges>
+#include <utility>
 
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
@@ -12,6 +14,7 @@
 #include "backup/restore_backup.h"
 #include "base/error.h"
 #include "base/name.h"
+#include "base/size.h"
 #include "daemon/views.h"
 #include "sys/block_device.h"
 
@@ -30,6 +33,28 @@ ProgressSink report_to(Job& job) {
       [&job](const Progress& progress) { job.report({progress.bytes_done, progress.bytes_total}); };
 }
 
+// The progress of a job that does one thing after the other.
+class SumOfProgress {
+ public:
+  // `total` is that of all parts, if it is known; it grows if they turn out to be more.
+  explicit SumOfProgress(Job& job, std::uint64_t total = 0) : job_(job), total_(total) {}
+
+  // For the next part.
+  ProgressSink next() {
+    done_before_ += std::exchange(part_, 0);
+    return [this](const Progress& progress) {
+      part_ = progress.bytes_total;
+      job_.report({done_before_ + progress.bytes_done, std::max(total_, done_before_ + part_)});
+    };
+  }
+
+ private:
+  Job& job_;
+  const std::uint64_t total_;
+  std::uint64_t done_before_ = 0;
+  std::uint64_t part_ = 0;
+};
+
 // The mapped ranges are read; all between them is zero.
 std::vector<SourceRange> whole_device(const std::vector<ChangedRange>& mapped, std::uint64_t size) {
   std::vector<SourceRange> ranges;
@@ -43,16 +68,16 @@ std::vector<SourceRange> whole_device(const std::vector<ChangedRange>& mapped, s
   return ranges;
 }
 
-// Whether a backup's JSON is there and can be understood.
-bool is_readable(const Store& store, const Uuid& lineage, const Uuid& backup) {
+// A backup's JSON, if it is there and can be understood.
+std::optional<BackupRecord> read_sound(const Store& store, const Uuid& lineage,
+                                       const Uuid& backup) {
   try {
-    read_backup(store, lineage, backup);
-    return true;
+    return read_backup(store, lineage, backup);
   } catch (const Error& error) {
-    if (error.kind() == ErrorKind::kNotFound) return false;
+    if (error.kind() == ErrorKind::kNotFound) return std::nullopt;
     if (error.kind() != ErrorKind::kCorrupt && error.kind() != ErrorKind::kUnsupported) throw;
     spdlog::warn("nothing is built on a damaged backup: {}", error.message());
-    return false;
+    return std::nullopt;
   }
 }
 
@@ -66,37 +91,24 @@ std::vector<SourceRange> changed_parts(const std::vector<ChangedRange>& changes)
   return ranges;
 }
 
-// How the catalog knows a destination: one URL may stand for buckets of several servers.
-std::string known_as(const Destination& destination, const StoreAddress& address) {
-  const std::string url = destination.to_string();
-  const bool says_where =
-      std::holds_alternative<S3Location>(destination.location) && !address.s3_endpoint.empty();
-  return says_where ? fmt::format("{} at {}", url, address.s3_endpoint) : url;
-}
-
 }  // namespace
 
-std::unique_ptr<ObjectStore> Backups::open_objects(const Destination& destination,
-                                                   const StoreAddress& address) const {
-  return open_object_store(destination, address.s3_endpoint, s3_);
-}
-
 Backups::OpenStore Backups::open_store(const Destination& destination,
-                                       const StoreAddress& address) const {
-  auto objects = open_objects(destination, address);
+                                       const StoreAddress& address) {
+  auto objects = destinations_.open(destination, address.s3_endpoint).objects;
   Store store = with_context(destination.to_string(), [&] { return Store::open(*objects); });
   return {std::move(objects), store};
 }
 
-BackupList Backups::list_ours(const Destination& destination, const StoreAddress& address,
+BackupList Backups::list_ours(const Destinations::Opened& opened, const Destination& destination,
                               const std::optional<std::string>& volume_name) {
   try {
-    const OpenStore open = open_store(destination, address);
-    return list_backups(open.store, volume_name);
+    const Store store =
+        with_context(destination.to_string(), [&] { return Store::open(*opened.objects); });
+    return list_backups(store, volume_name);
   } catch (const Error& error) {
     // Where nothing was ever backed up to, there are no backups.
-    if (error.kind() == ErrorKind::kNotFound && !catalog_.store_at(known_as(destination, address)))
-      return {};
+    if (error.kind() == ErrorKind::kNotFound && !catalog_.store_at(opened.known_as)) return {};
     throw;
   }
 }
@@ -106,7 +118,7 @@ std::optional<Backups::Base> Backups::incremental_base(const Store& store,
                                                        const VolumeRow& volume, LookFirst look) {
   while (const auto known = catalog_.newest_backup(store.uuid(), volume.uuid)) {
     const auto changes =
-        look == LookFirst::kYes && !is_readable(store, volume.lineage, known->backup)
+        look == LookFirst::kYes && !read_sound(store, volume.lineage, known->backup)
             ? std::nullopt
             : volumes_.changed_ranges(known->snapshot, snapshot.uuid);
     if (changes) return Base{known->backup, changed_parts(*changes), true};
@@ -119,25 +131,46 @@ std::optional<Backups::Base> Backups::incremental_base(const Store& store,
 Backups::Base Backups::choose_base(const Store& store, const SnapshotRow& snapshot,
                                    const VolumeRow& volume, LookFirst look) {
   if (auto base = incremental_base(store, snapshot, volume, look)) return std::move(*base);
-  // What is read is compared with the newest backup all the same: what it holds is not stored
-  // again.
-  std::vector<Uuid> backups = backups_of(store, volume.lineage);
-  while (!backups.empty() && !is_readable(store, volume.lineage, backups.back()))
-    backups.pop_back();
-  return {backups.empty() ? std::nullopt : std::optional(backups.back()),
+  // What is read is compared with a backup all the same: what it holds is not stored again.
+  return {parent_without_snapshot(store, volume),
           whole_device(volumes_.changed_ranges(std::nullopt, snapshot.uuid).value(), snapshot.size),
           false};
+}
+
+// The newest of the volume's own, or the one that it was restored from: on other hosts, other
+// volumes may continue the same lineage. Else the newest.
+std::optional<Uuid> Backups::parent_without_snapshot(const Store& store, const VolumeRow& volume) {
+  constexpr std::size_t kLookedAt = 32;
+  std::optional<Uuid> newest;
+  std::size_t looked_at = 0;
+  for (const Uuid& backup : std::views::reverse(backups_of(store, volume.lineage))) {
+    const auto record = read_sound(store, volume.lineage, backup);
+    if (!record) continue;
+    if (!newest) newest = backup;
+    if (backup == volume.backup || record->info.source.volume.uuid == volume.uuid) return backup;
+    if (++looked_at == kLookedAt) break;
+  }
+  return newest;
+}
+
+void Backups::add_unmapped(std::vector<SourceRange>& ranges, const SnapshotRow& snapshot) {
+  std::vector<SourceRange> all =
+      whole_device(volumes_.changed_ranges(std::nullopt, snapshot.uuid).value(), snapshot.size);
+  const auto is_read = [](const SourceRange& range) { return range.kind == SourceKind::kRead; };
+  std::erase_if(all, is_read);
+  std::ranges::copy_if(ranges, std::back_inserter(all), is_read);
+  std::ranges::sort(all, {}, [](const SourceRange& range) { return range.bytes.begin; });
+  ranges = std::move(all);
 }
 
 Backups::Created Backups::create(const std::string& snapshot_reference, const StoreAddress& address,
                                  const Compression& compression, Job& job) {
   const Destination destination = Destination::parse(address.url);
-  const auto objects = open_objects(destination, address);
-  const std::string known = known_as(destination, address);
-  const Store store = with_context(destination.to_string(), [&] {
-    return Store::open_or_create(*objects, catalog_.store_at(known));
-  });
-  catalog_.remember_store(known, store.uuid());
+  const auto [objects, known_as] = destinations_.open(destination, address.s3_endpoint);
+  const auto expected = catalog_.store_at(known_as);
+  const Store store = with_context(destination.to_string(),
+                                   [&] { return Store::open_or_create(*objects, expected); });
+  catalog_.remember_store(known_as, store.uuid());
 
   const SnapshotReader reader = volumes_.read_snapshot(snapshot_reference, job.description());
   const SnapshotRow& snapshot = reader.snapshot();
@@ -158,12 +191,17 @@ Backups::Created Backups::create(const std::string& snapshot_reference, const St
     Base base = choose_base(store, snapshot, volume, look);
     plan.repair = base.parent && plan.repair && base.parent == plan.parent;
     plan.parent = base.parent;
+    if (plan.repair) add_unmapped(base.ranges, snapshot);
     plan.ranges = std::move(base.ranges);
     try {
       const BackupRecord record = create_backup(store, plan, report_to(job), job.stop_token());
       catalog_.add_backup(record.info.uuid, store.uuid(), snapshot.uuid);
       const BackupStatistics& statistics = record.info.statistics;
-      return {.url = BackupUrl{destination, record.info.uuid, volume.lineage}.to_string(),
+      std::string url = BackupUrl{destination, record.info.uuid, volume.lineage}.to_string();
+      spdlog::info("snapshot {} of volume {} backed up as {}: {} read, {} stored", snapshot.name,
+                   volume.name, url, format_size(statistics.bytes_read),
+                   format_size(statistics.bytes_stored));
+      return {.url = std::move(url),
               .incremental = base.incremental,
               .statistics = statistics,
               .bytes_reused =
@@ -207,7 +245,7 @@ Backups::Restored Backups::restore(const NewVolume& request, const StoreAddress&
                                    OnDamage on_damage, Job& job) {
   const BackupUrl url = BackupUrl::parse(address.url);
   if (url.convoy) {
-    const auto objects = open_objects(url.destination, address);
+    const auto objects = destinations_.open(url.destination, address.s3_endpoint).objects;
     const ConvoyBackup backup = read_convoy_backup(*objects, *url.convoy);
     const BackupSource& source = backup.info.source;
     // The volume begins a lineage of its own.
@@ -270,17 +308,24 @@ Backups::Verified Backups::verify(const StoreAddress& address, VerifyDepth depth
   const auto url_of = [&](const Uuid& lineage, const Uuid& backup) {
     return BackupUrl{destination, backup, lineage}.to_string();
   };
+  std::uint64_t total = 0;
+  if (!one) {
+    for (const BackupInfo& info : list_backups(open.store, std::nullopt).backups)
+      total += info.source.size;
+  }
+  SumOfProgress progress(job, total);
   const auto verify_one = [&](Verifier& verifier, const Uuid& lineage, const Uuid& backup) {
     try {
       const BackupRecord record = read_backup(open.store, lineage, backup);
       ++verified.backups;
-      for (Damage& damage : verifier.verify(record, report_to(job), job.stop_token())) {
+      for (Damage& damage : verifier.verify(record, progress.next(), job.stop_token())) {
         std::string reason = damage.reason;
         verified.damaged.push_back({url_of(lineage, backup), std::move(damage), std::move(reason)});
       }
     } catch (const Error& error) {
       if (error.kind() == ErrorKind::kNotFound && !one) return;  // deleted since it was listed
-      if (error.kind() != ErrorKind::kCorrupt) throw;
+      const bool is_unknown = error.kind() == ErrorKind::kUnsupported && !one;  // to this version
+      if (error.kind() != ErrorKind::kCorrupt && !is_unknown) throw;
       verified.damaged.push_back({url_of(lineage, backup), std::nullopt, error.message()});
     }
   };
@@ -298,10 +343,11 @@ Backups::Collected Backups::collect_garbage(const StoreAddress& address, Collect
                                             Job& job) {
   const OpenStore open = open_store(Destination::parse(address.url), address);
   Collected collected;
+  SumOfProgress progress(job);
   for (const Uuid& lineage : lineages_of(open.store)) {
     try {
       Collection collection =
-          convoy::collect_garbage(open.store, lineage, mode, report_to(job), job.stop_token());
+          convoy::collect_garbage(open.store, lineage, mode, progress.next(), job.stop_token());
       for (const CollectedPack& pack : collection.packs) collected.packs.push_back({lineage, pack});
       if (!collection.not_rewritten.empty())
         collected.notes.push_back(fmt::format("no packs of the volume {} were rewritten: {}",
@@ -333,14 +379,15 @@ std::vector<Backups::Unlocked> Backups::unlock(const StoreAddress& address) {
 Backups::List Backups::list(const StoreAddress& address, const std::string& volume_name) {
   const Destination destination = Destination::parse(address.url);
   const auto name = volume_name.empty() ? std::nullopt : std::optional(volume_name);
-  BackupList found = list_ours(destination, address, name);
+  const Destinations::Opened opened = destinations_.open(destination, address.s3_endpoint);
+  BackupList found = list_ours(opened, destination, name);
   List list;
   list.damaged = std::move(found.damaged);
   for (BackupInfo& info : found.backups) {
     std::string url = BackupUrl{destination, info.uuid, info.source.lineage}.to_string();
     list.backups.push_back({std::move(url), std::move(info)});
   }
-  ConvoyBackupList convoys = list_convoy_backups(*open_objects(destination, address), name);
+  ConvoyBackupList convoys = list_convoy_backups(*opened.objects, name);
   std::ranges::move(convoys.damaged, std::back_inserter(list.damaged));
   for (ConvoyBackup& backup : convoys.backups) {
     std::string url = BackupUrl{destination, backup.info.uuid, Uuid(), backup.name}.to_string();
@@ -352,7 +399,7 @@ Backups::List Backups::list(const StoreAddress& address, const std::string& volu
 Backups::Listed Backups::inspect(const StoreAddress& address) {
   const BackupUrl url = BackupUrl::parse(address.url);
   if (url.convoy) {
-    const auto objects = open_objects(url.destination, address);
+    const auto objects = destinations_.open(url.destination, address.s3_endpoint).objects;
     return {url.to_string(), read_convoy_backup(*objects, *url.convoy).info, url.convoy->backup};
   }
   const OpenStore open = open_store(url.destination, address);

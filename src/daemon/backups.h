@@ -35,7 +35,7 @@ struct StoreAddress {
 class Backups {
  public:
   Backups(Catalog& catalog, Volumes& volumes, S3Setup s3)
-      : catalog_(catalog), volumes_(volumes), s3_(std::move(s3)) {}
+      : catalog_(catalog), volumes_(volumes), destinations_(std::move(s3)) {}
 
   struct Created {
     std::string url;
@@ -119,10 +119,8 @@ class Backups {
     std::unique_ptr<ObjectStore> objects;
     Store store;
   };
-  std::unique_ptr<ObjectStore> open_objects(const Destination& destination,
-                                            const StoreAddress& address) const;
-  OpenStore open_store(const Destination& destination, const StoreAddress& address) const;
-  BackupList list_ours(const Destination& destination, const StoreAddress& address,
+  OpenStore open_store(const Destination& destination, const StoreAddress& address);
+  BackupList list_ours(const Destinations::Opened& opened, const Destination& destination,
                        const std::optional<std::string>& volume_name);
 
   // What a new backup is built on and what of the device it reads.
@@ -143,9 +141,13 @@ class Backups {
   std::optional<Base> incremental_base(const Store& store, const SnapshotRow& snapshot,
                                        const VolumeRow& volume, LookFirst look);
 
+  std::optional<Uuid> parent_without_snapshot(const Store& store, const VolumeRow& volume);
+  // Changes that hold for a parent of which parts are lost, too: all that is not mapped is zero.
+  void add_unmapped(std::vector<SourceRange>& ranges, const SnapshotRow& snapshot);
+
   Catalog& catalog_;
   Volumes& volumes_;
-  const S3Setup s3_;
+  Destinations destinations_;
 
   // Keeps this daemon from deleting a backup as long as it lives.
   class BeingRestored;

@@ -20,18 +20,36 @@ void start_libcurl() {
   if (started != CURLE_OK) throw std::bad_alloc();
 }
 
-bool is_permanent(CURLcode code) {
+HttpFailure::Kind kind_of(CURLcode code) {
   switch (code) {
     case CURLE_UNSUPPORTED_PROTOCOL:
     case CURLE_URL_MALFORMAT:
-    case CURLE_PEER_FAILED_VERIFICATION:
     case CURLE_SSL_CACERT_BADFILE:
     case CURLE_SSL_CERTPROBLEM:
+      return HttpFailure::Kind::kPermanent;
+    case CURLE_PEER_FAILED_VERIFICATION:
     case CURLE_SSL_ISSUER_ERROR:
-      return true;
+      return HttpFailure::Kind::kCertificate;
     default:
-      return false;
+      return HttpFailure::Kind::kTransient;
   }
+}
+
+// Bytes a second below which a transfer counts as stalled: far below what each connection has left
+// of a limit.
+long stalled_speed(const HttpOptions& options) {
+  std::uint64_t speed = 1024;
+  for (const std::uint64_t limit : {options.upload_limit, options.download_limit}) {
+    if (limit != 0) speed = std::min(speed, limit / options.connections / 4);
+  }
+  return static_cast<long>(std::max<std::uint64_t>(speed, 1));
+}
+
+// As little as is taken at once where there is a limit, so that none sleeps long before it reads.
+long buffer_size(const RateLimit& limit) {
+  constexpr std::size_t kLargest = 256UL * 1024;
+  constexpr std::size_t kLeast = 1024;  // libcurl's
+  return static_cast<long>(std::max(limit.piece(kLargest), kLeast));
 }
 
 std::string lower_case(std::string_view text) {
@@ -186,9 +204,7 @@ class HttpClient::Connection {
     if (code != CURLE_OK && !transfer.too_large) {
       const std::string message =
           reason_.front() != '\0' ? reason_.data() : ::curl_easy_strerror(code);
-      throw HttpFailure(
-          is_permanent(code) ? HttpFailure::Kind::kPermanent : HttpFailure::Kind::kTransient,
-          message);
+      throw HttpFailure(kind_of(code), message);
     }
     return std::move(transfer.response);
   }
@@ -216,10 +232,10 @@ class HttpClient::Connection {
     set(handle, CURLOPT_HTTPHEADER, headers.list);
     set(handle, CURLOPT_ERRORBUFFER, reason_.data());
     set(handle, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(options_.connect_timeout.count()));
-    set(handle, CURLOPT_LOW_SPEED_LIMIT, 1L);
+    set(handle, CURLOPT_LOW_SPEED_LIMIT, stalled_speed(options_));
     set(handle, CURLOPT_LOW_SPEED_TIME,
         static_cast<long>(options_.stall_timeout.count()) * request.patience);
-    set(handle, CURLOPT_BUFFERSIZE, 256L * 1024);
+    set(handle, CURLOPT_BUFFERSIZE, buffer_size(transfer.download));
     set(handle, CURLOPT_UPLOAD_BUFFERSIZE, 256L * 1024);
     set(handle, CURLOPT_SOCKOPTFUNCTION, &keep_from_children);
     if (!options_.no_proxy.empty()) set(handle, CURLOPT_NOPROXY, options_.no_proxy.c_str());

@@ -23,15 +23,16 @@ namespace convoy {
 class HttpFailure : public std::exception {
  public:
   enum class Kind {
-    kTransient,  // the same request may succeed later
-    kPermanent,  // as long as nobody changes something, such as the server's certificate
-    kTooLarge,   // the answer is longer than the caller takes
+    kTransient,    // the same request may succeed later
+    kPermanent,    // as long as nobody changes something
+    kCertificate,  // permanent: the server can't show that it is who it should be
+    kTooLarge,     // the answer is longer than the caller takes
   };
   HttpFailure(Kind kind, std::string message, long status = 0)
       : kind_(kind), message_(std::move(message)), status_(status) {}
 
   Kind kind() const { return kind_; }
-  long status() const { return status_; }  // of an answer that is too large
+  long status() const { return status_; }  // 0: there was no answer
   const std::string& message() const { return message_; }
   const char* what() const noexcept override { return message_.c_str(); }
 
@@ -44,13 +45,15 @@ class HttpFailure : public std::exception {
 struct HttpOptions {
   unsigned connections = 16;  // at once; further requests wait
   std::chrono::milliseconds connect_timeout{10'000};
-  // A transfer that moves less than a byte a second for so long is given up.
+  // A transfer that moves less than a KiB a second for so long is given up.
   std::chrono::seconds stall_timeout{30};
   std::string ca_bundle = {};      // a file of certificates; empty: the system's
   std::uint64_t upload_limit = 0;  // bytes a second, all connections together; 0: none
   std::uint64_t download_limit = 0;
   // Which hosts are not asked by way of the proxy that http_proxy and its like name; "*": none.
   std::string no_proxy = {};
+
+  bool operator==(const HttpOptions&) const = default;
 };
 
 // Thread-safe; each request waits for its answer on the caller's thread.

@@ -1,6 +1,7 @@
 #include "objectstore/s3_credentials.h"
 
 #include <filesystem>
+#include <thread>
 
 #include <nlohmann/json.hpp>
 #include <spdlog/spdlog.h>
@@ -17,10 +18,14 @@ namespace {
 // Before the end, so that no request is made with keys that end on its way.
 constexpr std::chrono::minutes kRefreshBefore{5};
 
-// While those that are known are still good.
+// Between two fetches while those that are known are still good.
 constexpr std::chrono::seconds kRetryPause{30};
 
 constexpr std::size_t kMaxAnswer = 64UL * 1024;
+
+// A service that is asked by all on its host at once refuses some.
+constexpr unsigned kTries = 3;
+constexpr std::chrono::milliseconds kPause{100};
 
 std::filesystem::path home_file(const Environment& environment, const char* variable,
                                 const char* name) {
@@ -42,11 +47,19 @@ std::string ask(const HttpClient::Request& request) {
                      .no_proxy = "*"});
   HttpClient::Request limited = request;
   limited.max_response = kMaxAnswer;
-  const HttpClient::Response response = client.perform([&] { return limited; });
-  if (response.status != 200)
-    throw HttpFailure(HttpFailure::Kind::kPermanent,
-                      fmt::format("it answers with HTTP status {}", response.status));
-  return std::string(as_text(response.body));
+  for (unsigned tries_left = kTries - 1;; --tries_left) {
+    try {
+      const HttpClient::Response response = client.perform([&] { return limited; });
+      if (response.status == 200) return std::string(as_text(response.body));
+      const bool may_pass = response.status == 429 || response.status >= 500;
+      throw HttpFailure(may_pass ? HttpFailure::Kind::kTransient : HttpFailure::Kind::kPermanent,
+                        fmt::format("it answers with HTTP status {}", response.status),
+                        response.status);
+    } catch (const HttpFailure& failure) {
+      if (failure.kind() != HttpFailure::Kind::kTransient || tries_left == 0) throw;
+      std::this_thread::sleep_for(kPause);
+    }
+  }
 }
 
 // The form that both services answer in.
@@ -106,9 +119,9 @@ S3Credentials S3CredentialSource::get() {
     known_ = find();
   } catch (const Error& error) {
     if (!is_valid_still) throw;
-    next_try_ = time + kRetryPause;
     spdlog::warn("the keys for S3 end soon: {}", error.message());
   }
+  next_try_ = time + kRetryPause;  // the new ones may end as soon
   return known_->credentials;
 }
 
@@ -171,8 +184,15 @@ std::optional<S3CredentialSource::Expiring> S3CredentialSource::from_container()
     return std::nullopt;
   HttpClient::Request request{.method = "GET", .url = url};
   std::string token = environment_("AWS_CONTAINER_AUTHORIZATION_TOKEN").value_or("");
-  if (const auto file = environment_("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"))
-    token = read_text_file(*file);
+  if (const auto file = environment_("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")) {
+    try {
+      token = read_text_file(*file);
+    } catch (const Error& error) {
+      // Not as what it is: of a store, kNotFound would mean an object.
+      throw Error(ErrorKind::kUnavailable, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE: {}",
+                  error.message());
+    }
+  }
   while (token.ends_with('\n')) token.pop_back();
   if (!token.empty()) request.headers["authorization"] = token;
   return ask_service("the container's credential service", [&] {
@@ -192,8 +212,12 @@ std::optional<S3CredentialSource::Expiring> S3CredentialSource::from_instance() 
     token = ask({.method = "PUT",
                  .url = service + "/latest/api/token",
                  .headers = {{"x-aws-ec2-metadata-token-ttl-seconds", "300"}}});
-  } catch (const HttpFailure&) {
-    return std::nullopt;  // this is no instance of EC2's
+  } catch (const HttpFailure& failure) {
+    if (failure.status() < 500 && failure.status() != 429)
+      return std::nullopt;  // this is no instance of EC2's, or hasn't the service
+    throw Error(ErrorKind::kUnavailable,
+                "no keys for S3 can be had from the instance's metadata service: {}",
+                failure.message());
   }
   return ask_service("the instance's metadata service", [&] {
     const auto get = [&](const std::string& path) {

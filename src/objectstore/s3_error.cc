@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <chrono>
+#include <cstdlib>
 
 #include <curl/curl.h>
+#include <fmt/format.h>
 #include <pugixml.hpp>
 
 #include "base/bytes.h"
@@ -46,18 +49,33 @@ bool is_one_of(std::string_view code, std::initializer_list<std::string_view> co
 Error skewed_clock(const HttpClient::Response& response) {
   const std::string date = response.header("date").value_or("");
   const std::time_t server = ::curl_getdate(date.c_str(), nullptr);
-  const auto minutes = server < 0
-                           ? 0
-                           : std::abs(std::chrono::duration_cast<std::chrono::minutes>(
-                                          now() - std::chrono::system_clock::from_time_t(server))
-                                          .count());
+  std::string difference;
+  if (server >= 0) {
+    const auto minutes = std::chrono::duration_cast<std::chrono::minutes>(
+        now() - std::chrono::system_clock::from_time_t(server));
+    difference = fmt::format(" by {} minutes", std::abs(minutes.count()));
+  }
   return {ErrorKind::kIo,
-          "the clock of this host and that of the S3 server differ by {} minutes, and the server "
-          "takes no requests from such: set this host's clock (chrony or systemd-timesyncd)",
-          minutes};
+          "the clock of this host and that of the S3 server differ{}, and the server takes no "
+          "requests from such: set this host's clock (chrony or systemd-timesyncd)",
+          difference};
 }
 
 }  // namespace
+
+std::string server_in(const std::string& location) {
+  const std::size_t scheme_end = location.find("://");
+  if (scheme_end == std::string::npos) return {};
+  const std::size_t host_begin = scheme_end + 3;
+  const std::string server = location.substr(0, location.find_first_of("/?", host_begin));
+  const std::string scheme = location.substr(0, scheme_end);
+  const bool is_host =
+      server.size() > host_begin &&
+      std::all_of(
+          server.begin() + static_cast<std::ptrdiff_t>(host_begin), server.end(),
+          [](unsigned char c) { return std::isalnum(c) != 0 || c == '.' || c == '-' || c == ':'; });
+  return is_host && (scheme == "http" || scheme == "https") ? server : "";
+}
 
 std::string s3_error_code(const HttpClient::Response& response) {
   return parse(response).code;
@@ -84,14 +102,25 @@ Error s3_error(const HttpClient::Response& response, const S3Options& options) {
                  options.region, detail.region.empty() ? "" : " but in '" + detail.region + "'",
                  options.bucket, detail.region.empty() ? "REGION" : detail.region);
   };
-  if (response.status == 301 || response.status == 307 || code == "PermanentRedirect" ||
-      code == "AuthorizationHeaderMalformed" || code == "IllegalLocationConstraintException") {
+  const bool is_redirection = response.status >= 301 && response.status <= 308;
+  if (is_redirection || code == "PermanentRedirect" || code == "AuthorizationHeaderMalformed" ||
+      code == "IllegalLocationConstraintException") {
     if (!detail.region.empty() && detail.region != options.region) return other_region();
-    if (!detail.endpoint.empty())
+    std::string server = detail.endpoint;
+    if (server.empty()) server = server_in(response.header("location").value_or(""));
+    const std::string own_host = options.bucket + ".";  // of the virtual-host style
+    if (const std::size_t at = server.find("://" + own_host); at != std::string::npos)
+      server.erase(at + 3, own_host.size());
+    if (!server.empty() && server != options.scheme + "://" + options.host)
       return {ErrorKind::kInvalidArgument,
-              "the bucket '{}' is served at {}, not at {}: give that with --s3-endpoint",
-              options.bucket, detail.endpoint, options.host};
-    return other_region();
+              "the bucket '{}' is served at {}, not at {}://{}: give that with --s3-endpoint",
+              options.bucket,
+              server,
+              options.scheme,
+              options.host};
+    if (is_redirection || code != "AuthorizationHeaderMalformed") return other_region();
+    return {ErrorKind::kIo, "{} does not accept the signature of the region '{}'{}", options.host,
+            options.region, detail.message.empty() ? "" : ": " + detail.message};
   }
   if (code == "NoSuchBucket")
     return {ErrorKind::kInvalidArgument,
@@ -118,6 +147,12 @@ Error s3_error(const HttpClient::Response& response, const S3Options& options) {
       response.status == 507)
     return {ErrorKind::kNoSpace, "the bucket '{}' is full: {}", options.bucket,
             detail.message.empty() ? code : detail.message};
+  if (code == "InvalidObjectState")
+    return {
+        ErrorKind::kIo,
+        "the object is in an archive, by a rule of the bucket '{}': restore it there first, and "
+        "let the rule leave out what convoy stores",
+        options.bucket};
   if (response.status == 403 || code == "AccessDenied")
     return {
         ErrorKind::kIo,

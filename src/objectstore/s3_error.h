@@ -21,6 +21,10 @@ bool is_transient(const HttpClient::Response& response, const std::string& code)
 // Whether the keys have expired, and others may be had.
 bool is_expired_key(const std::string& code);
 
+// The scheme and host, such as "https://host:port", of what a header "Location" says; empty if it
+// says none.
+std::string server_in(const std::string& location);
+
 // Of an answer that is no success and will stay so.
 Error s3_error(const HttpClient::Response& response, const S3Options& options);
 

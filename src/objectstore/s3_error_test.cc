@@ -40,7 +40,13 @@ TEST(S3Error, SaysInWhichRegionTheBucketIs) {
   EXPECT_THAT(message(answer(301, "", {{"x-amz-bucket-region", "eu-west-1"}})), HasSubstr(advice));
   EXPECT_THAT(message(answer(301, "")), HasSubstr("write s3://bucket@REGION/"));
   EXPECT_THAT(message(answer_of(301, "PermanentRedirect", "<Endpoint>other.example</Endpoint>")),
-              HasSubstr("is served at other.example, not at s3.example"));
+              HasSubstr("is served at other.example, not at https://s3.example"));
+  for (const long status : {301L, 302L, 307L, 308L})
+    EXPECT_THAT(message(answer(status, "", {{"location", "https://bucket.other:9000/bucket/x?y"}})),
+                HasSubstr("is served at https://other:9000, not at https://s3.example: give that "
+                          "with --s3-endpoint"));
+  EXPECT_THAT(message(answer_of(400, "AuthorizationHeaderMalformed", "<Message>why</Message>")),
+              HasSubstr("the signature of the region 'us-east-1': why"));
 }
 
 TEST(S3Error, SaysWhatToChange) {
@@ -48,6 +54,7 @@ TEST(S3Error, SaysWhatToChange) {
               HasSubstr("no bucket 'bucket' at s3.example"));
   EXPECT_THAT(message(answer_of(403, "InvalidAccessKeyId")), HasSubstr("AWS_ACCESS_KEY_ID"));
   EXPECT_THAT(message(answer_of(403, "SignatureDoesNotMatch")), HasSubstr("AWS_SECRET_ACCESS_KEY"));
+  EXPECT_THAT(message(answer_of(403, "InvalidObjectState")), HasSubstr("is in an archive"));
   EXPECT_THAT(message(answer_of(403, "AccessDenied", "<Message>no\x1b[1m</Message>")),
               HasSubstr("s3:ListBucket for the bucket 'bucket' (no [1m)"));
   EXPECT_THAT(message(answer_of(400, "ExpiredToken")), HasSubstr("get new ones"));

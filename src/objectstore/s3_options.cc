@@ -20,23 +20,36 @@ constexpr std::array<std::string_view, 10> kKeys = {
 
 constexpr unsigned kMaxConnections = 256;
 
-// Whether the destination is the one that the section names, or under it. A section without a
-// region is for all.
-bool is_under(std::string url, const std::string& section) {
-  constexpr std::size_t kScheme = 5;  // "s3://"
-  const std::size_t host_end = url.find('/', kScheme);
+constexpr std::string_view kScheme = "s3://";
+
+// Where "bucket@region" ends.
+std::size_t host_end(const std::string& url) {
+  return std::min(url.find('/', kScheme.size()), url.size());
+}
+
+// Whether the destination is the one that the section names, or under it.
+bool is_under(std::string url, const std::string& section, const std::string& region) {
   const std::size_t at = url.find('@');
-  if (section.find('@') == std::string::npos && at < host_end) url.erase(at, host_end - at);
+  const bool has_region = at < host_end(url);
+  const bool wants_region = section.find('@') < host_end(section);
+  if (has_region && !wants_region) url.erase(at, host_end(url) - at);
+  if (!has_region && wants_region) url.insert(host_end(url), "@" + region);
   return url.starts_with(section) &&
          (section.ends_with('/') || url.size() == section.size() || url[section.size()] == '/');
 }
 
-// The settings for one destination.
-std::map<std::string, std::string> settings_of(const std::string& url, const IniFile& settings) {
+// The settings for one destination, which is in `region`.
+std::map<std::string, std::string> settings_of(const std::string& url, const std::string& region,
+                                               const IniFile& settings) {
   std::map<std::string, std::string> found;
   std::string longest;
   for (const auto& [section, values] : settings) {
-    if (is_under(url, section) && section.size() > longest.size()) longest = section;
+    if (section != "default" && !section.starts_with(kScheme))
+      throw Error(ErrorKind::kInvalidArgument,
+                  "[{}] is for no destination: sections are [default] or look like "
+                  "[s3://bucket/] or [s3://bucket@region/path/]",
+                  section);
+    if (is_under(url, section, region) && section.size() > longest.size()) longest = section;
     for (const auto& [key, value] : values) {
       if (std::ranges::find(kKeys, key) == kKeys.end())
         throw Error(ErrorKind::kInvalidArgument, "[{}] has an unknown key '{}'; there are {}",
@@ -50,13 +63,18 @@ std::map<std::string, std::string> settings_of(const std::string& url, const Ini
   return found;
 }
 
-std::string region_of(const S3Location& location, const std::string& profile, bool is_aws,
-                      const Environment& environment) {
+std::optional<std::string> known_region(const S3Location& location, const std::string& profile,
+                                        const Environment& environment) {
   if (!location.region.empty()) return location.region;
   for (const char* const variable : {"AWS_REGION", "AWS_DEFAULT_REGION"}) {
-    if (const auto region = environment(variable)) return *region;
+    if (auto region = environment(variable)) return region;
   }
-  if (const auto region = profile_value(environment, profile, "region")) return *region;
+  return profile_value(environment, profile, "region");
+}
+
+std::string region_of(const S3Location& location, const std::string& profile, bool is_aws,
+                      const Environment& environment) {
+  if (const auto region = known_region(location, profile, environment)) return *region;
   if (!is_aws) return "us-east-1";  // which other servers take, whatever they are
   throw Error(
       ErrorKind::kInvalidArgument,
@@ -85,7 +103,8 @@ void set_endpoint(const std::string& endpoint, S3Options& options) {
 S3Options resolve_s3(const S3Location& location, const std::string& url,
                      const std::string& endpoint, const IniFile& settings,
                      const Environment& environment) {
-  const std::map<std::string, std::string> own = settings_of(url, settings);
+  const std::map<std::string, std::string> own =
+      settings_of(url, known_region(location, "", environment).value_or(""), settings);
   const auto setting = [&](const char* key) {
     const auto found = own.find(key);
     return found == own.end() ? std::string() : found->second;
@@ -125,6 +144,9 @@ S3Options resolve_s3(const S3Location& location, const std::string& url,
     throw bad("addressing", "give path or virtual");
 
   options.storage_class = setting("storage-class");
+  if (options.storage_class == "GLACIER" || options.storage_class == "DEEP_ARCHIVE")
+    throw bad("storage-class",
+              "what is in an archive can't be read at once, as backups must be; GLACIER_IR can");
   options.encryption = setting("encryption");
   options.kms_key = setting("kms-key-id");
   if (!options.encryption.empty() && options.encryption != "AES256" &&

@@ -32,6 +32,8 @@ struct S3Options {
   std::string encryption;     // empty, "AES256" or "aws:kms"
   std::string kms_key;        // empty: the account's own
   HttpOptions http;
+
+  bool operator==(const S3Options&) const = default;
 };
 
 // All that is known of a destination whose URL is `url`. `endpoint` is what the user gave with this
@@ -39,7 +41,9 @@ struct S3Options {
 // environment and AWS's files. Throws kInvalidArgument, with what to change, for what can't be.
 //
 // s3.conf has sections named by URLs, such as [s3://bucket@region/]: of those that the
-// destination's URL begins with, the longest counts, and [default] for what it does not say.
+// destination's URL begins with, the longest counts, and [default] for what it does not say. A
+// section without a region is for all regions; a URL without one has the environment's. Others than
+// such sections are refused: what was meant for them would be without their encryption.
 S3Options resolve_s3(const S3Location& location, const std::string& url,
                      const std::string& endpoint, const IniFile& settings,
                      const Environment& environment);

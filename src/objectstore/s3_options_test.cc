@@ -115,11 +115,25 @@ TEST_F(S3OptionsTest, AreThoseOfTheLongestSectionAndThenTheDefaults) {
   EXPECT_EQ(options.http.upload_limit, 2U << 20U);
   EXPECT_EQ(options.encryption, "");
   for (const char* const settings :
-       {"[default]\nstorageclass = A", "[default]\nconnections = 0", "[default]\nconnections = 1x",
-        "[default]\nencryption = rot13", "[default]\nkms-key-id = k", "[default]\naddressing = dns",
-        "[default]\nupload-limit = fast"})
+       {"[default]\nstorageclass = A", "[bucket]\nstorage-class = A",
+        "[default]\nstorage-class = DEEP_ARCHIVE", "[default]\nconnections = 0",
+        "[default]\nconnections = 1x", "[default]\nencryption = rot13", "[default]\nkms-key-id = k",
+        "[default]\naddressing = dns", "[default]\nupload-limit = fast"})
     refused([&] { resolve("r", "", settings); });
   EXPECT_THAT(refused([&] { resolve("r", "", "[a]\nsecret"); }), testing::Not(HasSubstr("secret")));
+}
+
+TEST_F(S3OptionsTest, OfASectionWithARegionCountForAUrlWithoutOne) {
+  const auto encryption_of = [&](const std::string& url) {
+    const IniFile settings = parse_ini("[s3://bucket@eu-central-1/]\nencryption = AES256\n");
+    return resolve_s3({.bucket = "bucket", .region = "", .path = ""}, url, "https://host", settings,
+                      environment())
+        .encryption;
+  };
+  EXPECT_EQ(encryption_of("s3://bucket/"), "");
+  variables_["AWS_REGION"] = "eu-central-1";
+  EXPECT_EQ(encryption_of("s3://bucket/"), "AES256");
+  EXPECT_EQ(encryption_of("s3://bucket2/"), "");
 }
 
 TEST_F(S3OptionsTest, KeysComeFromTheEnvironmentAndThenFromTheProfile) {
@@ -134,6 +148,9 @@ TEST_F(S3OptionsTest, KeysComeFromTheEnvironmentAndThenFromTheProfile) {
   EXPECT_EQ(keys(), (S3Credentials{"config", "s1", ""}));
   variables_["AWS_PROFILE"] = "nobody";
   EXPECT_THAT(refused([&] { keys(); }), HasSubstr("has keys of the profile 'nobody'"));
+  variables_["AWS_SHARED_CREDENTIALS_FILE"] = home_ / ".aws/others";
+  write("others", "[nobody]\naws_access_key_id = other\naws_secret_access_key = s4\n");
+  EXPECT_EQ(keys(), (S3Credentials{"other", "s4", ""}));
   variables_["AWS_ACCESS_KEY_ID"] = "environment";
   EXPECT_THAT(refused([&] { keys(); }), HasSubstr("only one is set"));
   variables_["AWS_SECRET_ACCESS_KEY"] = "s3";

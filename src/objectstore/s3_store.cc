@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <random>
 #include <thread>
 #include <utility>
@@ -22,9 +21,14 @@ namespace {
 
 // With pauses that double, up to the longest: about a minute in all.
 constexpr unsigned kTries = 9;
-// No try begins later than this, however long each has taken.
-constexpr std::chrono::seconds kLongestEffort{60};
 constexpr std::chrono::milliseconds kLongestPause{15'000};
+// Later than this only the first few tries begin: on a slow line each of them may take longer.
+constexpr std::chrono::seconds kLongestEffort{60};
+constexpr unsigned kTriesHoweverLong = 4;
+
+// Below this, classes that cost less by the byte cost more by the object, and leases and plans live
+// for minutes.
+constexpr std::size_t kLeastOfAClass = 128UL * 1024;
 
 // XML of errors, and of a page of 1000 objects with keys of at most 1024 bytes.
 constexpr std::size_t kMaxErrorBody = 64UL * 1024;
@@ -42,11 +46,12 @@ std::string md5(std::span<const std::byte> body) {
 
 }  // namespace
 
-S3Store::S3Store(S3Options options, Environment environment, std::chrono::milliseconds pause)
+S3Store::S3Store(S3Options options, Environment environment, std::shared_ptr<HttpClient> client,
+                 std::chrono::milliseconds pause)
     : options_(std::move(options)),
       pause_(pause),
       credentials_(std::move(environment), options_.profile),
-      client_(options_.http) {}
+      client_(client ? std::move(client) : std::make_shared<HttpClient>(options_.http)) {}
 
 std::string S3Store::host() const {
   return options_.addressing == S3Options::Addressing::kVirtualHost
@@ -83,7 +88,7 @@ HttpClient::Response S3Store::ask(Call call, const Check& check) {
   for (unsigned tries = 1;; ++tries) {
     std::string why;
     try {
-      HttpClient::Response response = client_.perform([&] { return signed_request(call); });
+      HttpClient::Response response = client_->perform([&] { return signed_request(call); });
       why = why_not(response, call);
       if (why.empty()) {
         if (check && is_success(response)) check(response);
@@ -92,10 +97,16 @@ HttpClient::Response S3Store::ask(Call call, const Check& check) {
     } catch (const HttpFailure& failure) {
       if (failure.kind() == HttpFailure::Kind::kPermanent)
         throw Error(ErrorKind::kIo, "{}: {}", call.host, failure.message());
+      if (failure.kind() == HttpFailure::Kind::kCertificate)
+        throw Error(ErrorKind::kIo,
+                    "{}: {}: if its certificate is of an authority of your own, name that one's in "
+                    "s3.conf (ca-bundle) or AWS_CA_BUNDLE",
+                    call.host, failure.message());
       if (failure.kind() == HttpFailure::Kind::kTooLarge) refuse_too_large(failure, call);
       why = failure.message();
     }
-    if (tries == kTries || std::chrono::steady_clock::now() - begin > kLongestEffort)
+    if (tries == kTries ||
+        (tries >= kTriesHoweverLong && std::chrono::steady_clock::now() - begin > kLongestEffort))
       throw Error(ErrorKind::kIo, "{}: {} (tried {} times)", call.host, why, tries);
     spdlog::debug("{} {}: {}, will try again", call.method, call.key, why);
     pause(tries);
@@ -121,6 +132,8 @@ std::string S3Store::why_not(const HttpClient::Response& response, Call& call) {
       // Something on the way to the server may answer so, too, and what isn't there may be removed.
       if (code == "NoSuchKey" || (call.method == "HEAD" && response.header("x-amz-request-id")))
         return {};
+      // Not all servers have that header: what they answer to GET has a code.
+      if (call.method == "HEAD" && ask(first_byte_of(call.key)).status == 404) return {};
       return "HTTP status 404 that is not S3's";
     case 412:
     case 416:
@@ -146,24 +159,23 @@ std::string S3Store::why_not(const HttpClient::Response& response, Call& call) {
   // An answer to HEAD has no body that could tell the reason: this throws it, or has fetched new
   // keys.
   if (call.method == "HEAD") {
-    ask({.method = "GET", .key = call.key, .headers = {{"range", "bytes=0-0"}}});
+    ask(first_byte_of(call.key));
     return fmt::format("HTTP status {}", response.status);
   }
   throw s3_error(response, options_);
 }
 
+S3Store::Call S3Store::first_byte_of(const std::string& key) {
+  return {.method = "GET", .key = key, .headers = {{"range", "bytes=0-0"}}};
+}
+
 // Where a bucket is that was made just now, and whose name not all servers of the cloud know yet;
 // empty if the answer does not say it.
 std::string S3Store::redirected_host(const HttpClient::Response& response) const {
-  const std::string location = response.header("location").value_or("");
+  if (response.status != 307) return {};
+  const std::string server = server_in(response.header("location").value_or(""));
   const std::string scheme = options_.scheme + "://";
-  if (response.status != 307 || !location.starts_with(scheme)) return {};
-  std::string host = location.substr(scheme.size());
-  host.resize(std::min(host.size(), host.find_first_of("/?")));
-  const bool is_host = std::ranges::all_of(host, [](unsigned char c) {
-    return std::isalnum(c) != 0 || c == '.' || c == '-' || c == ':';
-  });
-  return is_host ? host : "";
+  return server.starts_with(scheme) ? server.substr(scheme.size()) : "";
 }
 
 // Anything between a half and the whole, so that those who failed together don't come together.
@@ -178,7 +190,8 @@ void S3Store::pause(unsigned tries) const {
 HttpClient::Response S3Store::put_object(const std::string& key, std::span<const std::byte> data,
                                          Headers headers) {
   check_key(key);
-  if (!options_.storage_class.empty()) headers["x-amz-storage-class"] = options_.storage_class;
+  if (!options_.storage_class.empty() && data.size() >= kLeastOfAClass)
+    headers["x-amz-storage-class"] = options_.storage_class;
   if (!options_.encryption.empty()) headers["x-amz-server-side-encryption"] = options_.encryption;
   if (!options_.kms_key.empty())
     headers["x-amz-server-side-encryption-aws-kms-key-id"] = options_.kms_key;

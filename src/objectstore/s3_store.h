@@ -4,12 +4,14 @@
 // was put and what was removed, in listings, too: so do Amazon's, Ceph and Minio, but not a Swift
 // of several machines.
 //
-// What may pass is tried again for about a minute, with growing pauses: no connection, a connection
+// What may pass is tried again, for about a minute or at least a few times, with growing pauses: no
+// connection, a connection
 // that stalls or breaks, an answer that is cut off or makes no sense, statuses that ask for it.
 #pragma once
 
 #include <atomic>
 #include <map>
+#include <memory>
 #include <string>
 
 #include "objectstore/http_client.h"
@@ -22,8 +24,10 @@ namespace convoy {
 
 class S3Store : public ObjectStore {
  public:
-  // Asks nothing of the server yet. `pause` is what the first repetition waits, about.
+  // Asks nothing of the server yet. `client` is made by the options' `http`, and may be shared by
+  // several; null: it gets one of its own. `pause` is what the first repetition waits, about.
   explicit S3Store(S3Options options, Environment environment = process_environment,
+                   std::shared_ptr<HttpClient> client = nullptr,
                    std::chrono::milliseconds pause = std::chrono::milliseconds(200));
 
   void put(const std::string& key, std::span<const std::byte> data) override;
@@ -63,6 +67,7 @@ class S3Store : public ObjectStore {
   HttpClient::Response ask(Call call, const Check& check = {});
   HttpClient::Request signed_request(Call& call);
   std::string why_not(const HttpClient::Response& response, Call& call);
+  static Call first_byte_of(const std::string& key);
   std::string redirected_host(const HttpClient::Response& response) const;
   void refuse_too_large(const HttpFailure& failure, const Call& call) const;
   void pause(unsigned tries) const;
@@ -81,7 +86,7 @@ class S3Store : public ObjectStore {
   const S3Options options_;
   const std::chrono::milliseconds pause_;
   S3CredentialSource credentials_;
-  HttpClient client_;
+  const std::shared_ptr<HttpClient> client_;
   std::atomic<bool> wants_md5_ = false;      // of each object, as buckets with object lock do
   std::atomic<bool> puts_if_absent_ = true;  // the server can
   std::atomic<bool> removes_pages_ = true;   // the server can

@@ -150,7 +150,7 @@ S3Store store_at(const ScriptedServer& server, const std::string& settings = "",
   };
   return S3Store(resolve_s3({.bucket = "bucket", .region = "", .path = "p/"}, "s3://bucket/p/",
                             "http://" + server.host(), parse_ini(settings), environment),
-                 environment, std::chrono::milliseconds(1));
+                 environment, nullptr, std::chrono::milliseconds(1));
 }
 
 ErrorKind kind_of(const std::function<void()>& action) {
@@ -290,6 +290,45 @@ TEST(S3StoreTest, RemovesOneByOneWhereTheServerKnowsNoOtherWay) {
   }
 }
 
+// Not all servers put it into every answer, and an answer to HEAD has no body.
+TEST(S3StoreTest, AsksAgainWhetherAnObjectIsAbsent) {
+  bool is_there = false;
+  ScriptedServer server([&](const ServedRequest& request) {
+    if (request.method == "HEAD") return Answer{.status = 404};
+    Answer answer = is_there ? object_answer("x") : error_answer(404, "NoSuchKey");
+    answer.headers.erase("x-amz-request-id");
+    return answer;
+  });
+  EXPECT_FALSE(store_at(server).head("key"));
+  EXPECT_EQ(server.requests().size(), 2U);
+  server.with_lock([&] { is_there = true; });
+  EXPECT_EQ(kind_of([&] { store_at(server).head("key"); }), ErrorKind::kIo);
+}
+
+TEST(S3StoreTest, NamesTheBucketInTheHost) {
+  ScriptedServer server([&](const ServedRequest&) { return object_answer("text"); });
+  const std::string port = server.host().substr(server.host().find(':'));
+  const Environment environment = [](const char* name) {
+    const auto found = kKeys.find(name);
+    return found == kKeys.end() ? std::nullopt : std::optional(found->second);
+  };
+  const auto get = [&](const char* addressing) {
+    S3Store store(
+        resolve_s3({.bucket = "bucket", .region = "", .path = "p/"}, "s3://bucket/p/",
+                   "http://localhost" + port,
+                   parse_ini(fmt::format("[default]\naddressing = {}", addressing)), environment),
+        environment);
+    EXPECT_EQ(as_text(store.get("key", 100)), "text");
+    return server.requests().back();
+  };
+  const ServedRequest by_host = get("virtual");  // libcurl knows all names below localhost
+  EXPECT_EQ(by_host.headers.at("host"), "bucket.localhost" + port);
+  EXPECT_EQ(by_host.target, "/p/key");
+  const ServedRequest by_path = get("path");
+  EXPECT_EQ(by_path.headers.at("host"), "localhost" + port);
+  EXPECT_EQ(by_path.target, "/bucket/p/key");
+}
+
 TEST(S3StoreTest, GivesUpInTheEnd) {
   ScriptedServer server([&](const ServedRequest&) { return Answer{.status = 503}; });
   EXPECT_EQ(kind_of([&] { store_at(server).get("key", 1); }), ErrorKind::kIo);
@@ -300,7 +339,7 @@ TEST(S3StoreTest, SendsWhatTheSettingsSay) {
   ScriptedServer server([&](const ServedRequest&) { return object_answer(); });
   store_at(server,
            "[s3://bucket/]\nstorage-class = COLD\nencryption = aws:kms\nkms-key-id = key-1\n")
-      .put("a!/c", as_bytes("text"));
+      .put("a!/c", as_bytes(std::string(128 * 1024, 'x')));
   const ServedRequest request = server.requests().at(0);
   EXPECT_EQ(request.target, "/bucket/p/a%21/c");
   EXPECT_EQ(request.headers.at("x-amz-storage-class"), "COLD");
@@ -308,6 +347,11 @@ TEST(S3StoreTest, SendsWhatTheSettingsSay) {
   EXPECT_EQ(request.headers.at("x-amz-server-side-encryption-aws-kms-key-id"), "key-1");
   EXPECT_THAT(request.headers.at("authorization"),
               HasSubstr("x-amz-server-side-encryption-aws-kms-key-id;x-amz-storage-class"));
+  store_at(server, "[default]\nstorage-class = COLD\nencryption = AES256\n")
+      .put("lease", as_bytes("text"));
+  const ServedRequest small = server.requests().back();
+  EXPECT_FALSE(small.has("x-amz-storage-class"));
+  EXPECT_EQ(small.headers.at("x-amz-server-side-encryption"), "AES256");
 }
 
 TEST(S3StoreTest, SendsAndFetchesNoFasterThanTheSettingsAllow) {
@@ -372,6 +416,35 @@ TEST(S3StoreTest, FetchesOtherKeysWhenTheseHaveExpired) {
   EXPECT_EQ(server.with_lock([&] { return fetched; }), 2);
 }
 
+TEST(S3StoreTest, AsksAServiceForKeysMoreThanOnce) {
+  int asked = 0;
+  ScriptedServer server([&](const ServedRequest& request) {
+    if (request.target != "/keys") return object_answer("text");
+    if (++asked < 3) return Answer{.status = 503};
+    return Answer{.body = keys_json("key", std::chrono::minutes(60))};
+  });
+  std::map<std::string, std::string> variables = {
+      {"HOME", "/nonexistent"},
+      {"AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://" + server.host() + "/keys"}};
+  EXPECT_EQ(as_text(store_at(server, "", variables).get("key", 100)), "text");
+
+  // A file that is not there says nothing of the object.
+  variables["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"] = "/nonexistent/token";
+  EXPECT_EQ(kind_of([&] { store_at(server, "", variables).get("key", 100); }),
+            ErrorKind::kUnavailable);
+}
+
+TEST(S3StoreTest, SaysIfAnInstancesServiceIsIll) {
+  ScriptedServer server([&](const ServedRequest&) { return Answer{.status = 503}; });
+  EXPECT_EQ(kind_of([&] {
+              store_at(server, "",
+                       {{"HOME", "/nonexistent"},
+                        {"AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://" + server.host()}})
+                  .get("key", 100);
+            }),
+            ErrorKind::kUnavailable);
+}
+
 TEST(S3StoreTest, HasTheKeysOfAnInstancesRole) {
   int fetched = 0;
   bool is_ill = false;
@@ -392,9 +465,9 @@ TEST(S3StoreTest, HasTheKeysOfAnInstancesRole) {
       server, "",
       {{"HOME", "/nonexistent"}, {"AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://" + server.host()}});
   EXPECT_EQ(as_text(store.get("key", 100)), "text");
-  EXPECT_EQ(as_text(store.get("key", 100)), "text");
+  EXPECT_EQ(as_text(store.get("key", 100)), "text");  // not more often than every half a minute
   server.with_lock([&] {
-    EXPECT_EQ(fetched, 2);
+    EXPECT_EQ(fetched, 1);
     is_ill = true;  // the keys that are known are good for four minutes
   });
   EXPECT_EQ(as_text(store.get("key", 100)), "text");

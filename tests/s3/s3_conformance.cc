@@ -16,10 +16,12 @@ int setting(const char* name, int otherwise) {
 
 std::shared_ptr<ObjectStore> make_store_under_a_new_path() {
   const S3Location location{
-      .bucket = "conformance", .region = "", .path = "odd path+(1)&/ä/" + random_hex(16) + "/"};
+      .bucket = "conformance",
+      .region = "",
+      .path = R"(odd path+(1)&/ä%41?#'"*~;=@<>,!:[]^`{|}$\/)" + random_hex(16) + "/"};
   S3Options options = resolve_s3(location, "s3://conformance/", "", {}, process_environment);
   options.http.stall_timeout = std::chrono::seconds(setting("S3_TEST_STALL_SECONDS", 30));
-  return std::make_shared<S3Store>(std::move(options), process_environment,
+  return std::make_shared<S3Store>(std::move(options), process_environment, nullptr,
                                    std::chrono::milliseconds(setting("S3_TEST_PAUSE_MS", 200)));
 }
 
