@@ -30,8 +30,8 @@ inline constexpr Sectors kMinPoolBlock{128};
 inline constexpr Sectors kMaxPoolBlock{2097152};
 inline constexpr Sectors kDefaultPoolBlock{4096};
 
-// How much of a volume is trimmed at a time: whoever else needs the volume waits for a step, and
-// work that is cancelled ends after it.
+// How much of a volume is trimmed at a time, unless its file system wants more: whoever else needs
+// the volume waits for a step, and work that is cancelled ends after it.
 inline constexpr std::uint64_t kTrimStep = kGiB;
 
 // The smallest metadata device we start a pool on. The kernel wants room for its superblock, space

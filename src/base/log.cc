@@ -1,5 +1,6 @@
 #include "base/log.h"
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -57,6 +58,38 @@ class Message : public spdlog::custom_flag_formatter {
   LogFormat format_;
 };
 
+// What stands between a URL's "://" and its query, without user and password.
+void append_place(std::string_view place, std::string& result) {
+  const std::string_view authority = place.substr(0, place.find('/'));
+  const std::size_t colon = authority.find(':');
+  std::size_t at = authority.rfind('@');
+  // A secret key may hold a slash, and was not encoded: then what looks like a port is none.
+  const bool is_port =
+      colon != std::string_view::npos &&
+      authority.find_first_not_of("0123456789", colon + 1) == std::string_view::npos;
+  if (at == std::string_view::npos && !is_port) at = place.rfind('@');
+  // "s3://bucket@region" has no colon, user:password has.
+  if (at != std::string_view::npos && colon < at) {
+    result += "***";
+    place.remove_prefix(at);
+  }
+  result.append(place);
+}
+
+// Tokens and signatures stand in queries; ours name a backup and its volume.
+void append_query(std::string_view query, std::string& result) {
+  while (!query.empty()) {
+    const std::string_view parameter = query.substr(0, query.find('&', 1));
+    query.remove_prefix(parameter.size());
+    const std::string_view name = parameter.substr(1, parameter.find('=') - 1);
+    if (name == "backup" || name == "volume") {
+      result.append(parameter);
+    } else {
+      result.append(parameter.substr(0, 1)).append(name).append("=***");
+    }
+  }
+}
+
 }  // namespace
 
 std::string without_secrets(std::string_view text) {
@@ -68,13 +101,12 @@ std::string without_secrets(std::string_view text) {
     const std::size_t begin = scheme + kSchemeEnd.size();
     result.append(text.substr(0, begin));
     text.remove_prefix(begin);
-    const std::string_view authority = text.substr(0, text.find_first_of("/ '\"\n"));
-    const std::size_t at = authority.rfind('@');
-    // "s3://bucket@region" has no colon, user:password has.
-    if (at == std::string_view::npos || authority.substr(0, at).find(':') == std::string_view::npos)
-      continue;
-    result += "***";
-    text.remove_prefix(at);
+    const std::string_view url =
+        text.substr(0, std::min(text.find_first_of(" '\"\n"), text.find(kSchemeEnd)));
+    const std::string_view place = url.substr(0, url.find('?'));
+    append_place(place, result);
+    append_query(url.substr(place.size()), result);
+    text.remove_prefix(url.size());
   }
 }
 

@@ -43,8 +43,13 @@ TEST(Log, AsTextHasOneLineForEachMessage) {
 }
 
 TEST(Log, HasNoSecrets) {
-  EXPECT_EQ(without_secrets("can't open s3://AKIA:wJalr/x@bucket/ of db"),
-            "can't open s3://AKIA:wJalr/x@bucket/ of db");  // no URL has a slash in its user's part
+  EXPECT_EQ(without_secrets("can't open s3://AKIA:wJalr/x@bucket/a@b of db"),
+            "can't open s3://***@b of db");  // not encoded, as it should be
+  EXPECT_EQ(without_secrets("http://host:9000/x@y"), "http://host:9000/x@y");
+  EXPECT_EQ(without_secrets("'https://h/o?X-Amz-Signature=abc&backup=b&token' s3://u:p@b/"),
+            "'https://h/o?X-Amz-Signature=***&backup=b&token=***' s3://***@b/");
+  EXPECT_EQ(without_secrets("vfs:///p/?backup=b\\u0026volume=v vfs:///p/?backup=b&volume=v"),
+            "vfs:///p/?backup=b\\u0026volume=v vfs:///p/?backup=b&volume=v");
   EXPECT_EQ(without_secrets("s3://AKIA:wJalr@bucket@eu/p and https://u:p@host/, s3://b@r/c:d@e"),
             "s3://***@eu/p and https://***@host/, s3://b@r/c:d@e");
   EXPECT_EQ(without_secrets("backup vfs:///a:b@c/ 10:20"), "backup vfs:///a:b@c/ 10:20");

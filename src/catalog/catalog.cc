@@ -103,8 +103,9 @@ void Catalog::set_pool_ready() {
 void Catalog::set_pool_devices(const PoolRow& pool) {
   guarded([&] {
     Access access(*this);
-    access.execute("UPDATE pool SET data_device = ?, metadata_device = ?, metadata_size = ?",
-                   pool.data_device, pool.metadata_device, pool.metadata_size);
+    access.execute(
+        "UPDATE pool SET data_device = ?, data_size = ?, metadata_device = ?, metadata_size = ?",
+        pool.data_device, pool.data_size, pool.metadata_device, pool.metadata_size);
     access.commit();
   });
 }

@@ -111,7 +111,7 @@ class Catalog {
   // Only for a pool that never came to be: nothing else may be in the catalog.
   void remove_pool();
   void set_pool_ready();
-  // Records this row's paths and its metadata device's size.
+  // Records this row's devices, with their sizes.
   void set_pool_devices(const PoolRow& pool);
   void set_pool_defaults(std::uint64_t size, const std::string& filesystem);
   // Inserts all rows as they are given, in place of all volumes and snapshots there are. Thin ids

@@ -95,7 +95,7 @@ void add_volume_commands(CLI::App& app, const GlobalOptions& global) {
   CLI::App* const unmount = command(app, "umount", "Unmount a volume");
   const auto unmounted = std::make_shared<VolumeArguments>();
   unmount->add_option("VOLUME", unmounted->name, "Name or UUID")->required();
-  unmount->add_flag("--force", unmounted->flag, "Also end the uses of containers, by their ids");
+  unmount->add_flag("--force", unmounted->flag, "Also end the uses of containers");
   unmount->callback([unmounted, &global] {
     Client client(global.socket);
     run_umount(client, unmounted->name, unmounted->flag ? Force::kYes : Force::kNo);

@@ -10,14 +10,22 @@
 namespace convoy {
 namespace {
 
-// Whether all that `asked` says is in what is under way.
-bool agrees(const Creations::Request& present, const Creations::Request& asked) {
-  const auto same = [](const auto& is, const auto& wanted) { return !wanted || is == wanted; };
-  return same(present.volume.size, asked.volume.size) &&
-         same(present.volume.filesystem, asked.volume.filesystem) &&
-         same(present.volume.mkfs_options, asked.volume.mkfs_options) &&
-         same(present.volume.mount_options, asked.volume.mount_options) &&
-         (asked.backup.url.empty() || present.backup.url == asked.backup.url);
+// Whether what is under way can't be what is asked for, or hardly: a volume that is filled from a
+// backup, where no backup is asked for, but a size. What is left out else is known when it is done.
+bool contradicts(const Creations::Request& present, const Creations::Request& asked) {
+  const bool is_other_kind = !present.backup.url.empty() && asked.backup.url.empty();
+  const auto differ = [&](const auto& is, const auto& wanted) {
+    return wanted && (is ? *is != *wanted : is_other_kind);
+  };
+  const auto backup_of = [](const Creations::Request& request) {
+    return request.backup.url.empty() ? std::nullopt
+                                      : std::optional(BackupUrl::parse(request.backup.url).backup);
+  };
+  return differ(present.volume.size, asked.volume.size) ||
+         differ(present.volume.filesystem, asked.volume.filesystem) ||
+         differ(present.volume.mkfs_options, asked.volume.mkfs_options) ||
+         differ(present.volume.mount_options, asked.volume.mount_options) ||
+         (backup_of(asked) && backup_of(present) != backup_of(asked));
 }
 
 [[noreturn]] void refuse(const VolumeRow& volume, const char* what, const std::string& present,
@@ -64,7 +72,8 @@ void Creations::create(const Request& request) {
     if (!job) return;
     try {
       job->result();
-      return;
+      if (!is_anothers) return;
+      // What came of it is compared with what this request says.
     } catch (const Error& error) {
       // Whoever began it did not want it after all; this request is still to be met.
       if (!is_anothers || error.kind() != ErrorKind::kCancelled) throw;
@@ -77,8 +86,9 @@ Creations::Joined Creations::start_or_join(const Request& request) {
   std::unique_lock lock(lock_);
   settle(lock, name);
   if (const auto found = running_.find(name); found != running_.end()) {
-    if (agrees(found->second.request, request)) return {found->second.job, true};
-    throw Error(ErrorKind::kBusy, "volume '{}' is being created with other options", name);
+    if (contradicts(found->second.request, request))
+      throw Error(ErrorKind::kBusy, "volume '{}' is being created with other options", name);
+    return {found->second.job, true};
   }
   if (const auto present = find_by_name(volumes_, name)) {
     check_agrees(present->volume, request);

@@ -84,7 +84,12 @@ HttpResponse DockerPlugin::handle(const HttpRequest& request) const {
     name = fields.text("Name");
     return answer((this->*find_call(request.path)->handler)(fields));
   } catch (const std::exception& error) {
-    spdlog::warn("Docker: {} of volume '{}': {}", request.path, name, error.what());
+    // Docker asks all its plugins for each name that it doesn't know.
+    const auto* const known = dynamic_cast<const Error*>(&error);
+    const bool is_question = known != nullptr && known->kind() == ErrorKind::kNotFound &&
+                             request.path == "/VolumeDriver.Get";
+    spdlog::log(is_question ? spdlog::level::debug : spdlog::level::warn,
+                "Docker: {} of volume '{}': {}", request.path, name, error.what());
     return answer(to_text({{"Err", error.what()}}));
   }
 }
@@ -124,11 +129,14 @@ std::string DockerPlugin::create(const RequestFields& fields) const {
                    option);
     } else if (option != "driver") {
       throw Error(ErrorKind::kInvalidArgument,
-                  "unknown option '{}'; there are size, fs, backup, s3-endpoint, mkfs-options and "
-                  "mount-options",
+                  "unknown option '{}'; there are size, fs, backup, s3-endpoint (or endpoint), "
+                  "mkfs-options, mount-options and driver",
                   option);
     }
   }
+  if (request.backup.url.empty() && !request.backup.s3_endpoint.empty())
+    throw Error(ErrorKind::kInvalidArgument,
+                "the option s3-endpoint says where a backup is: give backup=URL, too");
   creations_.create(request);
   return kSuccess;
 }

@@ -16,6 +16,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "daemon/request_fields.h"
 #include "sys/file.h"
 
 namespace convoy {
@@ -144,7 +145,13 @@ MHD_Result on_request(void* context, MHD_Connection* connection, const char* url
     return MHD_YES;
   }
   if (exchange.too_large)
-    return answer(connection, {413, "text/plain", "the request is too large\n", {}});
+    return answer(connection,
+                  {413,
+                   "application/json",
+                   error_text(Error(ErrorKind::kInvalidArgument,
+                                    "the request is larger than {} bytes", kMaxRequestBody)) +
+                       "\n",
+                   {}});
   return answer(connection, (*static_cast<HttpServer::Handler*>(context))(exchange.request));
 }
 

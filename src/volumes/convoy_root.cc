@@ -113,9 +113,9 @@ ConvoyPool parse_pool(const json& object) {
   return pool;
 }
 
-// What can't be read of the snapshots is told to `unreadable`.
+// What can't be read of the snapshots is told to `left_out`.
 ConvoyVolume parse_volume(const json& object, Timestamp changed,
-                          std::vector<std::string>& unreadable) {
+                          std::vector<std::string>& left_out) {
   ConvoyVolume volume;
   volume.name = text_in(object, "Name");
   volume.thin_id = thin_id_in(object, "DevID");
@@ -130,11 +130,30 @@ ConvoyVolume parse_volume(const json& object, Timestamp changed,
       if (!snapshot.is_object()) throw Error(ErrorKind::kInvalidArgument, "is no JSON object");
       volume.snapshots.push_back({name, thin_id_in(snapshot, "DevID"), time_in(snapshot, changed)});
     } catch (const Error& error) {
-      unreadable.push_back(
+      left_out.push_back(
           fmt::format("snapshot '{}' of volume '{}': {}", name, volume.name, error.message()));
     }
   }
   return volume;
+}
+
+std::filesystem::path settings_file(const std::filesystem::path& root) {
+  return root / "convoy.cfg";
+}
+
+// What users would miss without a word.
+void add_lost_settings(const std::filesystem::path& root, std::vector<std::string>& sentences) {
+  constexpr std::string_view kDefaultTimeout = "2m0s";  // as ours
+  if (!std::filesystem::exists(settings_file(root))) return;
+  const json object = read_object(settings_file(root));
+  for (const json& driver : object.value("DriverList", json::array())) {
+    if (driver.is_string() && driver != "devicemapper")
+      sentences.push_back(fmt::format("volumes of the driver '{}', which is none of ours",
+                                      driver.get<std::string>()));
+  }
+  const std::string timeout = text_in(object, "CmdTimeout");
+  if (!timeout.empty() && timeout != kDefaultTimeout)
+    sentences.push_back(fmt::format("the CmdTimeout of {}: give it as --cmd-timeout", timeout));
 }
 
 void rename_file(const std::filesystem::path& file) {
@@ -161,17 +180,17 @@ ConvoyRoot read_convoy_root(const std::filesystem::path& root) {
                [&] { convoy.pool = parse_pool(read_object(pool_file(root))); });
   for (const std::filesystem::path& file : volume_files(root)) {
     try {
-      convoy.volumes.push_back(
-          parse_volume(read_object(file), last_change(file), convoy.unreadable));
+      convoy.volumes.push_back(parse_volume(read_object(file), last_change(file), convoy.left_out));
     } catch (const Error& error) {
-      convoy.unreadable.push_back(fmt::format("{}: {}", file.native(), error.message()));
+      convoy.left_out.push_back(fmt::format("{}: {}", file.native(), error.message()));
     }
   }
+  with_context(settings_file(root).native(), [&] { add_lost_settings(root, convoy.left_out); });
   return convoy;
 }
 
 ConvoySettings read_convoy_settings(const std::filesystem::path& root) {
-  const std::filesystem::path file = root / "convoy.cfg";
+  const std::filesystem::path file = settings_file(root);
   if (!std::filesystem::exists(file)) return {};
   return with_context(file.native(), [&] {
     const json object = read_object(file);
@@ -183,7 +202,7 @@ ConvoySettings read_convoy_settings(const std::filesystem::path& root) {
 
 void rename_convoy_files(const std::filesystem::path& root) {
   for (const std::filesystem::path& file : volume_files(root)) rename_file(file);
-  rename_file(root / "convoy.cfg");
+  rename_file(settings_file(root));
   fsync_directory(root);
   fsync_directory(driver_root(root));
   rename_file(pool_file(root));

@@ -47,8 +47,8 @@ struct ConvoyVolume {
 
 struct ConvoyRoot {
   ConvoyPool pool;
-  std::vector<ConvoyVolume> volumes;    // by name of file; names are as they are, not checked
-  std::vector<std::string> unreadable;  // a sentence for each volume or snapshot that is left out
+  std::vector<ConvoyVolume> volumes;  // by name of file; names are as they are, not checked
+  std::vector<std::string> left_out;  // a phrase for each volume, snapshot or setting
 };
 
 // True if there is a pool of Convoy in this root that was not taken over.

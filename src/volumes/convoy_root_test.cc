@@ -66,6 +66,15 @@ class ConvoyRootTest : public testing::Test {
   }();
 };
 
+TEST_F(ConvoyRootTest, TellsWhatOfTheSettingsIsLost) {
+  write("convoy.cfg", R"({"DriverList": ["devicemapper", "vfs"], "CmdTimeout": "5m0s"})");
+  EXPECT_THAT(read_convoy_root(root_).left_out,
+              ElementsAre("volumes of the driver 'vfs', which is none of ours",
+                          "the CmdTimeout of 5m0s: give it as --cmd-timeout"));
+  write("convoy.cfg", R"({"DriverList": ["devicemapper"], "CmdTimeout": "2m0s"})");
+  EXPECT_THAT(read_convoy_root(root_).left_out, ElementsAre());
+}
+
 TEST_F(ConvoyRootTest, IsRead) {
   write_volume("db", kVolume);
   const Timestamp changed{std::chrono::hours(24)};
@@ -95,7 +104,7 @@ TEST_F(ConvoyRootTest, IsRead) {
   EXPECT_EQ(volume.snapshots[0].thin_id, 2U);
   EXPECT_EQ(format_for_user(volume.snapshots[0].created), "Mon Nov 23 01:13:37 +0000 2026");
   EXPECT_EQ(volume.snapshots[1].created, changed);
-  EXPECT_THAT(convoy.unreadable, ElementsAre());
+  EXPECT_THAT(convoy.left_out, ElementsAre());
 }
 
 TEST_F(ConvoyRootTest, NumbersMayBeText) {
@@ -133,7 +142,7 @@ TEST_F(ConvoyRootTest, WhatCanNotBeReadOfAVolumeIsNamedAndTheOthersAreRead) {
   EXPECT_EQ(convoy.volumes[1].name, "half");
   ASSERT_EQ(convoy.volumes[1].snapshots.size(), 1U);
   EXPECT_EQ(convoy.volumes[1].snapshots[0].name, "good");
-  EXPECT_THAT(convoy.unreadable,
+  EXPECT_THAT(convoy.left_out,
               ElementsAre(HasSubstr("devicemapper_volume_cut.json: is empty"),
                           HasSubstr("snapshot 'bad' of volume 'half': the field DevID"),
                           HasSubstr("snapshot 'worse' of volume 'half'"),

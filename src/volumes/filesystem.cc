@@ -3,11 +3,16 @@
 #include <algorithm>
 #include <iterator>
 #include <sstream>
+#include <utility>
 #include <vector>
 
+#include "base/bytes.h"
 #include "base/error.h"
 #include "base/size.h"
 #include "base/units.h"
+#include "sys/aligned_buffer.h"
+#include "sys/block_device.h"
+#include "sys/file.h"
 #include "sys/process.h"
 
 namespace convoy {
@@ -85,6 +90,26 @@ void make_filesystem(const std::string& type, const std::filesystem::path& devic
   std::vector<std::string> command = mkfs_command(type, options);
   command.push_back(device.native());
   run_command(command, timeout, stop);
+}
+
+std::uint64_t least_trim(std::string_view type, const std::filesystem::path& device) {
+  if (type != "xfs") return 1;
+  // fs/xfs/libxfs/xfs_format.h, struct xfs_dsb: big-endian, on the first sector.
+  constexpr std::size_t kBlockSize = 4;
+  constexpr std::size_t kGroupBlocks = 84;
+  AlignedBuffer sector(kDirectAlignment);
+  const BlockDevice opened = BlockDevice::open(device, Access::kReadOnly);
+  read_exactly_at(opened.fd(), sector.bytes(), 0);
+  const auto number_at = [&](std::size_t offset) {
+    std::uint64_t number = 0;
+    for (const std::byte byte : sector.bytes().subspan(offset, 4))
+      number = number << 8U | std::to_integer<std::uint64_t>(byte);
+    return number;
+  };
+  const std::uint64_t size = number_at(kBlockSize) * number_at(kGroupBlocks);
+  if (as_text(std::as_const(sector).bytes().first(4)) != "XFSB" || size == 0)
+    throw Error(ErrorKind::kCorrupt, "{} has no superblock of xfs", device.native());
+  return size;
 }
 
 std::string mount_options(std::string_view type, const std::string& own) {

@@ -12,18 +12,26 @@ MetadataSnapshots::Hold MetadataSnapshots::hold(std::uint64_t transaction_id) {
   if (holders_ == 0) {
     // Read before: what is held is at least as new.
     const PoolStatus status = pool_.status();
+    if (status.mode == PoolStatus::Mode::kReadOnly) return {*this, Root::kLive};
     require_writable(status);
     held_transaction_ = status.transaction_id;
+    if (std::exchange(is_left_held_, false)) pool_.release_metadata_snapshot();
     try {
       pool_.reserve_metadata_snapshot();
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kBusy) throw;
-      pool_.release_metadata_snapshot();  // ours, which could not be released before
-      pool_.reserve_metadata_snapshot();
+      throw Error(ErrorKind::kBusy,
+                  "another program holds the pool's metadata snapshot: try again when it is "
+                  "released (dmsetup message POOL 0 release_metadata_snap)");
     }
   }
   ++holders_;
-  return Hold(*this);
+  return {*this, Root::kHeld};
+}
+
+void MetadataSnapshots::require_read_only() const {
+  if (pool_.status().mode != PoolStatus::Mode::kReadOnly)
+    throw Error(ErrorKind::kUnavailable, "the pool is no longer read-only: try again");
 }
 
 void MetadataSnapshots::release() {
@@ -32,7 +40,7 @@ void MetadataSnapshots::release() {
   try {
     pool_.release_metadata_snapshot();
   } catch (const Error& error) {
-    // The next hold tries again.
+    is_left_held_ = true;  // the next hold tries again
     spdlog::error("the pool's metadata snapshot can't be released: {}", error.message());
   }
   released_.notify_all();

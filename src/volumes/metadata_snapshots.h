@@ -8,6 +8,7 @@
 #include <mutex>
 
 #include "devmapper/thin_pool.h"
+#include "thinmeta/metadata.h"
 
 namespace convoy {
 
@@ -15,35 +16,48 @@ class MetadataSnapshots {
  public:
   explicit MetadataSnapshots(ThinPool& pool) : pool_(pool) {}
 
-  // While one of these lives, the pool's metadata snapshot is held. Must not outlive the
+  // While one of these lives, the metadata under root() don't change. Must not outlive the
   // MetadataSnapshots.
   class Hold {
    public:
-    explicit Hold(MetadataSnapshots& owner) : owner_(&owner) {}
-    Hold(Hold&& other) noexcept : owner_(std::exchange(other.owner_, nullptr)) {}
+    Hold(MetadataSnapshots& owner, Root root) : owner_(&owner), root_(root) {}
+    Hold(Hold&& other) noexcept
+        : owner_(std::exchange(other.owner_, nullptr)), root_(other.root_) {}
     Hold& operator=(Hold&&) = delete;
     Hold(const Hold&) = delete;
     Hold& operator=(const Hold&) = delete;
     ~Hold() {
-      if (owner_ != nullptr) owner_->release();
+      if (owner_ != nullptr && root_ == Root::kHeld) owner_->release();
+    }
+
+    // kLive if the pool is read-only, and keeps its metadata as they are.
+    Root root() const { return root_; }
+    // To be called when they have been read. Throws kUnavailable if the pool was repaired
+    // meanwhile.
+    void check() const {
+      if (root_ == Root::kLive) owner_->require_read_only();
     }
 
    private:
     MetadataSnapshots* owner_;
+    Root root_;
   };
 
   // Holds metadata in which every device is that the pool had before its transaction id became
   // greater than `transaction_id`. Waits while an older snapshot is held by others. Throws
-  // kUnavailable if the pool is read-only. Thread-safe.
+  // kUnavailable if the pool has failed, kBusy if another program holds its metadata snapshot.
+  // Thread-safe.
   Hold hold(std::uint64_t transaction_id);
 
  private:
   void release();
+  void require_read_only() const;
 
   ThinPool& pool_;
   std::mutex lock_;
   std::condition_variable released_;
   unsigned holders_ = 0;
+  bool is_left_held_ = false;  // could not be released
   std::uint64_t held_transaction_ = 0;
 };
 

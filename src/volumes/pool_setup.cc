@@ -144,7 +144,8 @@ std::filesystem::path choose_device(const char* option,
                                     Growth growth) {
   const std::filesystem::path& path = given ? *given : known;
   // A loop device that is detached is still there, with size 0.
-  if (!given && (!block_device_number(path) || block_device_size(path) != known_size)) {
+  if (!given && (!block_device_number(path) || block_device_size(path) < known_size ||
+                 (growth == Growth::kNo && block_device_size(path) != known_size))) {
     throw Error(ErrorKind::kInvalidArgument,
                 "the pool's device {} is not there, or is another one now; attach the pool's, or "
                 "if it has another name, "
@@ -190,9 +191,11 @@ void check_metadata(const PoolRow& pool, const std::filesystem::path& root) {
   const Superblock& superblock = metadata.superblock();
   if (superblock.needs_check) {
     throw Error(ErrorKind::kInvalidArgument,
-                "the pool's metadata on {} are marked as needing a check; run: thin_check "
-                "--clear-needs-check-flag {}",
-                path.native(), path.native());
+                "the pool's metadata on {0} are marked as needing a check, which a full metadata "
+                "device or a failing disk brings about: if that is mended, run thin_check "
+                "--clear-needs-check-flag {0} (of the package thin-provisioning-tools); "
+                "docs/operations.md has the way from there",
+                path.native());
   }
   if (is_being_taken_over(pool)) {
     // Later, its transaction id tells it.
@@ -240,9 +243,12 @@ PoolRow apply_options(const PoolRow& known, const PoolOptions& options) {
   if (options.filesystem) pool.default_filesystem = *options.filesystem;
   with_context("dm.fs", [&] { check_filesystem(pool.default_filesystem); });
   check_filesystem_size(pool.default_filesystem, pool.default_size);
-  pool.data_device = choose_device("dm.datadev", options.data_device, known.data_device,
-                                   known.data_size, Growth::kNo);
-  // The kernel uses all of a larger one as soon as the pool is made.
+  // The kernel uses all of larger ones as soon as it makes the pool. A device without a label is
+  // known by its size alone.
+  pool.data_device =
+      choose_device("dm.datadev", options.data_device, known.data_device, known.data_size,
+                    known.labelled ? Growth::kAllowed : Growth::kNo);
+  pool.data_size = block_device_size(pool.data_device);
   pool.metadata_device =
       choose_device("dm.metadatadev", options.metadata_device, known.metadata_device,
                     known.metadata_size, Growth::kAllowed);
@@ -372,7 +378,8 @@ std::unique_ptr<KernelThinPool> open_pool(Catalog& catalog, const PoolRow& known
     settle_new_pool(catalog, *kernel_pool, pool);
   }
 
-  if (pool.metadata_size != known.metadata_size) catalog.set_pool_devices(pool);
+  if (pool.data_size != known.data_size || pool.metadata_size != known.metadata_size)
+    catalog.set_pool_devices(pool);
   if (pool.data_device != known.data_device || pool.metadata_device != known.metadata_device) {
     spdlog::warn("the pool's devices are now {} and {} (they were {} and {})",
                  pool.data_device.native(), pool.metadata_device.native(),

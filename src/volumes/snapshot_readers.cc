@@ -95,7 +95,7 @@ std::optional<std::vector<ChangedRange>> SnapshotReaders::changed_ranges(
 
   const auto hold =
       metadata_snapshots_.hold(std::max(second->transaction_id, first ? first->transaction_id : 0));
-  Metadata metadata(BlockDevice::open(pool_.metadata_device(), Access::kReadOnly), Root::kHeld);
+  Metadata metadata(BlockDevice::open(pool_.metadata_device(), Access::kReadOnly), hold.root());
   if (!is_same_device(catalog_, metadata, *second)) {
     throw Error(ErrorKind::kCorrupt,
                 "thin device {} is no longer snapshot '{}': the pool was changed by others",
@@ -114,6 +114,7 @@ std::optional<std::vector<ChangedRange>> SnapshotReaders::changed_ranges(
     const std::uint64_t end = std::min(range.end.bytes(block_size), second->size);
     if (begin < end) ranges.add({{begin, end}, range.change});
   });
+  hold.check();
   return ranges.take();
 }
 

@@ -172,8 +172,10 @@ Devices devices_of(KernelThinPool& kernel_pool) {
   MetadataSnapshots snapshots(kernel_pool);
   const auto hold = snapshots.hold(0);
   Metadata metadata(BlockDevice::open(kernel_pool.metadata_device(), Access::kReadOnly),
-                    Root::kHeld);
-  return devices_in(metadata);
+                    hold.root());
+  Devices devices = devices_in(metadata);
+  hold.check();
+  return devices;
 }
 
 void take_over_files(Catalog& catalog, KernelThinPool& kernel_pool, const PoolRow& pool,
@@ -187,7 +189,7 @@ void take_over_files(Catalog& catalog, KernelThinPool& kernel_pool, const PoolRo
     throw;
   }
   Inventory inventory(pool, std::move(devices), read_text_file("/proc/sys/kernel/random/boot_id"));
-  for (const std::string& sentence : convoy.unreadable)
+  for (const std::string& sentence : convoy.left_out)
     spdlog::warn("not taken over from Convoy: {}", sentence);
   inventory.add(convoy.volumes);
   inventory.report_unnamed();

@@ -144,7 +144,12 @@ void Volumes::make_filesystem(const VolumeRow& volume, const std::stop_token& st
 
 Volumes::Construction Volumes::begin_restore(const NewVolume& request,
                                              const BackedUpVolume& source) {
-  check_filesystem(source.filesystem);
+  // Where a backup does not tell it, it was Convoy's, and the block that would is damaged.
+  const std::string filesystem =
+      source.filesystem.empty()
+          ? request.filesystem.value_or(catalog_.pool().value().default_filesystem)
+          : source.filesystem;
+  check_filesystem(filesystem);
   if (source.size == 0 || source.size > kMaxVolumeSize || source.size % kSectorBytes != 0) {
     throw Error(ErrorKind::kInvalidArgument, "a volume can't have the backup's size of {} bytes",
                 source.size);
@@ -154,10 +159,10 @@ Volumes::Construction Volumes::begin_restore(const NewVolume& request,
                 "a size of {} bytes was asked for, but the backup's volume has {}; leave it out",
                 *request.size, source.size);
   }
-  if (request.filesystem && *request.filesystem != source.filesystem) {
+  if (request.filesystem && *request.filesystem != filesystem) {
     throw Error(ErrorKind::kInvalidArgument,
                 "the file system {} was asked for, but the backup's volume has {}; leave it out",
-                *request.filesystem, source.filesystem);
+                *request.filesystem, filesystem);
   }
   if (request.mkfs_options) {
     throw Error(ErrorKind::kInvalidArgument,
@@ -167,7 +172,7 @@ Volumes::Construction Volumes::begin_restore(const NewVolume& request,
   volume.uuid = Uuid::random();
   volume.name = request.name;
   volume.size = source.size;
-  volume.filesystem = source.filesystem;
+  volume.filesystem = filesystem;
   volume.lineage = source.lineage;
   volume.backup = source.backup;
   volume.mount_options = request.mount_options.value_or("");
@@ -378,7 +383,8 @@ void Volumes::remove_snapshot(std::string_view reference) {
     if (error.kind() == ErrorKind::kBusy) catalog_.set_state(snapshot.uuid, DeviceState::kReady);
     throw;
   }
-  spdlog::info("snapshot {} deleted", snapshot.name);
+  spdlog::info("snapshot {} of volume {} deleted", snapshot.name,
+               catalog_.volume(snapshot.volume).value().name);
 }
 
 SnapshotRow Volumes::inspect_snapshot(std::string_view reference) {

@@ -158,9 +158,11 @@ void Volumes::force_unmount(std::string_view reference) {
 std::uint64_t Volumes::trim(std::string_view reference,
                             const std::function<void(std::uint64_t)>& progress) {
   const VolumeRow volume = catalog_.find_volume(reference);
+  const std::uint64_t least = least_trim(volume.filesystem, "/dev/mapper/" + volume.name);
+  const std::uint64_t step = std::max(kTrimStep / least * least, least);
   std::uint64_t trimmed = 0;
-  for (std::uint64_t begin = 0; begin < volume.size; begin += kTrimStep) {
-    const std::uint64_t end = std::min(begin + kTrimStep, volume.size);
+  for (std::uint64_t begin = 0; begin < volume.size; begin += step) {
+    const std::uint64_t end = std::min(begin + step, volume.size);
     trimmed += trim_step(volume.uuid, begin, end);
     progress(end);
     // A mutex is not fair: whoever waits for the volume gets it now.

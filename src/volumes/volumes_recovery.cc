@@ -1,4 +1,7 @@
 // Volumes: bringing pool, catalog and mounts together again at the daemon's start.
+#include <algorithm>
+#include <vector>
+
 #include <spdlog/spdlog.h>
 
 #include "base/error.h"
@@ -31,7 +34,10 @@ void Volumes::recover() {
   settle_pool();
   activate_all();
   catalog_.forget_users_before(boot_id_);
-  for (const VolumeRow& volume : catalog_.volumes()) {
+  // One volume may be mounted in a directory of another: that one comes before.
+  std::vector<VolumeRow> volumes = catalog_.volumes();
+  std::ranges::sort(volumes, {}, &VolumeRow::mountpoint);
+  for (const VolumeRow& volume : volumes) {
     if (volume.state == DeviceState::kReady)
       attempt("volume " + volume.name, [&] { restore_mount(volume); });
   }
@@ -70,7 +76,9 @@ void Volumes::remove_unfinished() {
   }
   for (const SnapshotRow& snapshot : catalog_.snapshots()) {
     if (snapshot.state == DeviceState::kReady) continue;
-    spdlog::info("snapshot {} was not finished and is removed", snapshot.name);
+    const auto volume = catalog_.volume(snapshot.volume);
+    spdlog::info("snapshot {} of volume {} was not finished and is removed", snapshot.name,
+                 volume ? volume->name : "?");
     attempt("snapshot " + snapshot.name, [&] {
       catalog_.set_state(snapshot.uuid, DeviceState::kDeleting);
       transactions_.remove(snapshot);

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from support import (
     LOG,
+    ROOT,
     SOCKET,
     PoolTest,
     convoy,
@@ -20,10 +21,16 @@ from support import (
     convoy_json,
     dm_devices,
     mounts,
+    pool_options,
     run,
     shut_down_pool,
     thin_check,
 )
+
+
+def mounts_of(target: str) -> list[str]:
+    """The options of what is mounted there."""
+    return run("findmnt", "-n", "-o", "OPTIONS", target).stdout.strip().split(",")
 
 
 class References(PoolTest):
@@ -98,6 +105,16 @@ class Trim(PoolTest):
         self.assertGreater(int(convoy("trim", "db")), 64 << 20)
         self.assertLess(self.used(), used - (60 << 20))
 
+    def test_of_xfs_counts_each_byte_once(self) -> None:
+        # Its four allocation groups have 2 GiB each, and are trimmed as a whole.
+        convoy("create", "db", "--size", "8G", "--fs", "xfs")
+        mount = mounts_of(convoy("mount", "db"))
+        self.assertIn("nouuid", mount)
+        self.assertNotIn("discard", mount)
+        freed = int(convoy("trim", "db"))
+        self.assertLessEqual(freed, 8 << 30)
+        self.assertGreater(freed, 7 << 30)
+
     def test_an_unmount_does_not_wait_for_it(self) -> None:
         # As many steps as there are GiB.
         convoy("create", "db", "--size", "4T")
@@ -115,39 +132,51 @@ class Trim(PoolTest):
         return int(convoy_json("info")["devicemapper"]["ThinpoolUsed"])
 
 
-class GrownMetadata(PoolTest):
-    """A metadata device that is larger at the next start, with the same name."""
+class GrownDevices(PoolTest):
+    """Devices that are larger at the next start, with the same names."""
 
     def setUp(self) -> None:
-        file = Path("/tmp/metadata")
-        run("truncate", "-s", "4M", file)
-        self.device = run("losetup", "--find", "--show", file).stdout.strip()
-        self.addCleanup(run, "losetup", "-d", self.device)
-        self.pool = {"meta": self.device}
+        self.devices = {}
+        for name, size in (("data", 256), ("meta", 4)):
+            run("truncate", "-s", f"{size}M", f"/tmp/{name}")
+            self.devices[name] = run("losetup", "--find", "--show", f"/tmp/{name}").stdout.strip()
+            self.addCleanup(run, "losetup", "-d", self.devices[name])
+        self.pool = self.devices
         super().setUp()
 
     def tear_pool_down(self) -> None:
         if self.daemon.process:
             self.daemon.stop()
         shut_down_pool()
-        thin_check(self.device)
+        thin_check(self.devices["meta"])
 
-    def test_all_of_it_is_used(self) -> None:
+    def grow(self, name: str, size: int) -> None:
+        run("truncate", "-s", f"{size}M", f"/tmp/{name}")
+        run("losetup", "--set-capacity", self.devices[name])
+
+    def test_all_of_them_is_used_when_the_pool_is_made_again(self) -> None:
         convoy("create", "db", "--size", "64M")
-        self.assertEqual(self.metadata_size(), 4 << 20)
+        self.assertEqual(self.sizes(), (256, 4))
         self.daemon.stop()
-        shut_down_pool()
-        run("truncate", "-s", "8M", "/tmp/metadata")
-        run("losetup", "--set-capacity", self.device)
-        self.daemon.start("--driver-opts", f"dm.metadatadev={self.device}")
-        self.assertEqual(self.metadata_size(), 8 << 20)
+        self.grow("data", 512)
+        self.grow("meta", 8)
+        self.daemon.start()  # on the pool as it is
+        self.assertEqual(self.sizes(), (256, 4))
         self.daemon.stop()
         shut_down_pool()
         self.daemon.start()
+        self.assertEqual(self.sizes(), (512, 8))
         self.assertEqual(list(convoy_json("list")), ["db"])
+        self.daemon.stop()
+        shut_down_pool()
+        self.grow("data", 256)
+        refused = run("convoy", "--socket", SOCKET, "daemon", "--root", ROOT, *pool_options(**self.devices), check=False)
+        self.assertIn("contradicts this root: it has 268435456 bytes", refused.stderr)
+        self.grow("data", 512)
 
-    def metadata_size(self) -> int:
-        return int(convoy_json("info")["devicemapper"]["ThinpoolMetadataSize"])
+    def sizes(self) -> tuple[int, int]:
+        info = convoy_json("info")["devicemapper"]
+        return int(info["ThinpoolSize"]) >> 20, int(info["ThinpoolMetadataSize"]) >> 20
 
 
 class OtherNamespace(PoolTest):

@@ -91,12 +91,13 @@ class Protocol(PoolTest):
     def test_what_is_refused(self) -> None:
         for options, sentence in (
             ({"size": "lots"}, "is not a size"),
-            ({"colour": "red"}, "unknown option 'colour'; there are size, fs, backup, s3-endpoint, mkfs-options and mount-options"),
+            ({"colour": "red"}, "unknown option 'colour'; there are size, fs, backup, s3-endpoint (or endpoint), mkfs-options"),
             ({"fs": "btrfs"}, "choose ext4 or xfs"),
             ({"mkfs-options": "--nonsense"}, "mkfs.ext4 ended with status 1"),
             ({"driver": "ebs"}, "no driver 'ebs'"),
             ({"backup": "nonsense"}, "nonsense"),
             ({"backup": ""}, "the option 'backup' has no value"),
+            ({"endpoint": "https://host"}, "give backup=URL, too"),
         ):
             self.assertIn(sentence, docker("VolumeDriver.Create", Name="x", Opts=options)["Err"])
         self.assertIn("needs a Name", docker("VolumeDriver.Create", Name="", Opts={})["Err"])
@@ -189,8 +190,8 @@ class SlowCreation(PoolTest):
 
         answers: list[dict] = []
         joined = [
-            threading.Thread(target=lambda: answers.append(docker("VolumeDriver.Create", Name="db", Opts={"size": "64M"})))
-            for _ in range(2)
+            threading.Thread(target=lambda opts=opts: answers.append(docker("VolumeDriver.Create", Name="db", Opts=opts)))
+            for opts in ({"size": "64M"}, {"fs": "ext4"})  # the pool's default, which the first has left out
         ]
         for thread in joined:
             thread.start()

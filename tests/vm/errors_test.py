@@ -187,7 +187,7 @@ class KnownPool(PoolTest):
             device.seek(0)
             device.write(block)
             os.fsync(device.fileno())
-        self.assertIn(f"run: thin_check --clear-needs-check-flag {META}", daemon_error())
+        self.assertIn(f"run thin_check --clear-needs-check-flag {META}", daemon_error())
         self.assertEqual(dm_devices(), [])
         run("thin_check", "--clear-needs-check-flag", META)
         self.assertEqual(Path(META).read_bytes()[:4096], good)
@@ -197,6 +197,13 @@ class KnownPool(PoolTest):
         self.assertIn("that is not this pool (its UUID is '')", daemon_error())
         run("dmsetup", "remove", "convoy-pool")
         self.daemon.start()
+
+    def test_another_root_with_a_pool_of_that_name(self) -> None:
+        run("truncate", "-s", "4M", "/tmp/metadata")
+        metadata = run("losetup", "--find", "--show", "/tmp/metadata").stdout.strip()
+        self.addCleanup(run, "losetup", "-d", metadata)
+        error = daemon_error(*pool_options(SPARE, metadata), root=Path("/tmp/other-root"))
+        self.assertIn("a thin pool named convoy-pool is active already; choose another dm.thinpoolname", error)
 
     def test_new_defaults_are_taken(self) -> None:
         self.daemon.stop()
@@ -312,7 +319,40 @@ class Commands(PoolTest):
         self.refused("is it mounted", "backup", "create", "s1", "--dest", self.url)
         self.assertEqual(list(self.destination.iterdir()), [])
         self.destination.rmdir()
+        # So is one that holds another.
+        Path("/tmp/another").mkdir()
+        convoy("backup", "create", "s1", "--dest", "vfs:///tmp/another/")
+        run("mv", "/tmp/another", self.destination)
+        self.refused("and now holds", "backup", "create", "s1", "--dest", self.url)
+        run("rm", "-rf", self.destination)
         run("mv", "/tmp/away", self.destination)
+
+    def test_a_pool_that_others_change(self) -> None:
+        def message(text: str) -> None:
+            run("dmsetup", "message", "convoy-pool", "0", text)
+
+        allow_kernel("Creation of new .* failed")
+        convoy("create", "db", "--size", "64M")
+        convoy("snapshot", "create", "db", "--name", "s1")
+        backup = ("backup", "create", "s1", "--dest", self.url)
+        message("reserve_metadata_snap")
+        self.refused("another program holds the pool's metadata snapshot", *backup)
+        message("release_metadata_snap")
+
+        thin_id = int(convoy_json("snapshot", "inspect", "s1")["DriverInfo"]["DevID"])
+        message(f"create_thin {thin_id + 1}")
+        self.refused("that the catalog doesn't know; try again", "create", "other", "--size", "64M")
+        convoy("create", "other", "--size", "64M")
+        message(f"delete {thin_id + 1}")
+
+        message(f"delete {thin_id}")
+        message(f"create_thin {thin_id}")
+        self.refused(f"thin device {thin_id} is no longer snapshot 's1'", *backup)
+
+        transaction = int(run("dmsetup", "status", "convoy-pool").stdout.split()[3])
+        message(f"set_transaction_id {transaction} {transaction + 9}")
+        self.refused(f"the pool is at transaction {transaction + 9} and the catalog at {transaction}", "delete", "other")
+        message(f"set_transaction_id {transaction + 9} {transaction}")
 
     def test_the_command_line(self) -> None:
         for words, part in (

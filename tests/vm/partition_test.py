@@ -7,7 +7,21 @@ import subprocess
 import unittest
 from pathlib import Path
 
-from support import GIB, MIB, ROOT, SOCKET, TREE, Daemon, allow_kernel, convoy, dm_devices, run, shut_down_pool, thin_check
+from support import (
+    GIB,
+    MIB,
+    ROOT,
+    SOCKET,
+    TREE,
+    Daemon,
+    allow_kernel,
+    convoy,
+    dm_devices,
+    pool_options,
+    run,
+    shut_down_pool,
+    thin_check,
+)
 
 SCRIPT = TREE / "packaging/dm_dev_partition.sh"
 UBD = os.environ["DISK_NVME"]
@@ -110,6 +124,8 @@ class Partition(unittest.TestCase):
         run("mkswap", "-f", "-q", device)
         self.refused(f"{device} holds swap", device)
         run("wipefs", "--all", "--quiet", device)
+        self.refused("its first 4 KiB are not zero", device)  # ext4's superblock, less its name
+        self.clear(device)
         run("dmsetup", "create", "holder", "--table", f"0 8 linear {device} 0")
         self.refused(f"{device} is held by another device: dm-", device)
         self.refused("/dev/mapper/holder is not a whole disk but of type dm", "/dev/mapper/holder")
@@ -119,6 +135,30 @@ class Partition(unittest.TestCase):
         run("mkfs.ext4", "-q", "-E", f"offset={MIB}", device, "64M")
         self.refused("holds ext4 1048576 bytes from its start", device)
         self.refused("read-only", self.loop(300 * MIB, "--read-only"))
+
+    def clear(self, device: str) -> None:
+        run("dd", f"of={device}", "bs=4096", "count=1", "if=/dev/zero", "conv=notrunc,fsync", "status=none")
+
+    def test_a_disk_with_two_signatures(self) -> None:
+        device, other = self.loop(400 * MIB), self.loop(400 * MIB)
+        run("mkfs.ext4", "-q", device)
+        run("mkfs.xfs", "-q", other)
+        run("dd", f"if={other}", f"of={device}", "bs=512", "count=1", "conv=notrunc,fsync", "status=none")
+        self.refused("holds several signatures", device)
+
+    def test_the_disks_of_a_pool(self) -> None:
+        data, metadata = self.loop(300 * MIB), self.loop(300 * MIB)
+        run("rm", "-rf", ROOT)
+        daemon = Daemon(pool=pool_options(data, metadata))
+        self.assertEqual(daemon.stop(), 0)
+        shut_down_pool()
+        for device in (data, metadata):
+            self.refused("its first 4 KiB are not zero", device)
+
+    def test_a_place_for_a_partition_that_is_not_empty(self) -> None:
+        device = self.loop(300 * MIB)
+        run("dd", "if=/dev/urandom", f"of={device}", "bs=4096", "seek=256", "count=1", "conv=notrunc,fsync", "status=none")
+        self.refused("holds something that is not zero 1048576 bytes from its start", device)
 
     def test_mistakes(self) -> None:
         device = self.loop(300 * MIB)
