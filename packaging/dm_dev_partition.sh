@@ -62,9 +62,18 @@ name=${disk#/dev/}
 name=${name//\//!}  # as /sys writes it
 
 signature_at() {  # OFFSET SIZE: the signature found there, if any
-  local found
-  found=$(blkid --probe --offset "$1" --size "$2" --output value --match-tag TYPE --match-tag PTTYPE "$disk" 2>/dev/null) || true
-  echo "${found%%$'\n'*}"
+  local found status=0
+  found=$(blkid --probe --offset "$1" --size "$2" --output value --match-tag TYPE --match-tag PTTYPE "$disk" 2>/dev/null) || status=$?
+  case $status in
+    0 | 2) echo "${found%%$'\n'*}" ;;  # 2: there is none
+    8) echo "several signatures" ;;
+    *) echo "what blkid can't tell (it ends with $status)" ;;
+  esac
+}
+
+# What libblkid doesn't know may be there, a pool's data or metadata for example.
+is_zero_at() {  # OFFSET
+  cmp --quiet --bytes=4096 --ignore-initial="$1":0 "$disk" /dev/zero
 }
 
 [[ ! -e /sys/class/block/$name/partition ]] || fail "$device is a partition; give the whole disk"
@@ -78,6 +87,8 @@ kind=$(lsblk --noheadings --nodeps --output TYPE "$disk")
 size=$(blockdev --getsize64 "$disk")
 signature=$(signature_at 0 "$size")
 [[ -z $signature ]] || fail "$device holds $signature: if that may be destroyed, run wipefs --all $device first"
+is_zero_at 0 ||
+  fail "$device is not empty, its first 4 KiB are not zero: if what it holds may be destroyed, zero them (dd of=$device bs=4096 count=1 if=/dev/zero)"
 [[ $(blockdev --getro "$disk") == 0 ]] || fail "$device is read-only"
 
 # --- The plan ---
@@ -105,6 +116,7 @@ data_size=$((metadata_begin - data_begin))
 refuse_earlier_partition() {  # OFFSET SIZE
   local found
   found=$(signature_at "$1" "$2")
+  [[ -n $found ]] || is_zero_at "$1" || found="something that is not zero"
   [[ -z $found ]] || fail "$device holds $found $1 bytes from its start, where a partition would begin:" \
     "if that may be destroyed, zero its first MiB there (dd of=$device bs=1M seek=$(($1 / mib)) count=1 if=/dev/zero)"
 }
