@@ -69,6 +69,7 @@ LeftoverChunks::LeftoverChunks(ObjectStore& objects, const Uuid& lineage, const 
       windows_.emplace_back();
     windows_.back().packs.push_back(pack);
   }
+  if (!windows_.empty()) max_slots_ /= windows_.size();
   for (Window& next : windows_) fill(next);
 }
 

@@ -36,8 +36,8 @@ PackUses usable_packs(const Store& store, const Uuid& lineage, const std::vector
 // are in memory. Thread-safe.
 class LeftoverChunks {
  public:
-  // Chunks of each interrupted backup that are known at once: 20 MiB of memory, and 4 GiB of a
-  // volume in chunks of 16 KiB.
+  // Chunks that are known at once, of all interrupted backups together: 20 MiB of memory, and of a
+  // single one 4 GiB of a volume in chunks of 16 KiB.
   static constexpr std::size_t kWindow = 1U << 18U;
 
   // In packs of one lineage. `objects`, `packs` and `damage` must outlive this.
@@ -76,7 +76,7 @@ class LeftoverChunks {
 
   PackFooters footers_;
   const SlotSet& damage_;
-  const std::size_t max_slots_;  // of a window
+  std::size_t max_slots_;  // of a window
 
   std::mutex mutex_;
   std::vector<Window> windows_;

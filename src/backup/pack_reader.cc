@@ -10,9 +10,9 @@
 namespace convoy {
 namespace {
 
-// A run is at most as long as the chunks of a leaf and their headers; a gap in it is cheaper to
-// read than another request.
-constexpr std::uint64_t kMaxRun = 9 * kMiB;
+// A run is at most as long as a piece of PackOrder and its headers, of which each thread has one in
+// memory; a gap in it is cheaper to read than another request.
+constexpr std::uint64_t kMaxRun = 5 * kMiB;
 constexpr std::uint64_t kMaxGap = 256 * kKiB;
 
 std::uint64_t end_of(const PackSlot& slot) {

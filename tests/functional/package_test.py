@@ -50,7 +50,7 @@ class Package(unittest.TestCase):
                          {("drwxr-xr-x", "root/root"), ("-rw-r--r--", "root/root")})  # fmt: skip
 
     def test_relations(self) -> None:
-        self.assertEqual(self.field("Recommends"), "fdisk, xfsprogs")
+        self.assertEqual(self.field("Recommends"), "ca-certificates, fdisk, xfsprogs")
         for package in ("e2fsprogs", "libc6 (>=", "libdevmapper", "libmicrohttpd", "libsqlite3"):
             self.assertIn(package, self.field("Depends"))
 

@@ -331,7 +331,7 @@ class Commands(PoolTest):
         def message(text: str) -> None:
             run("dmsetup", "message", "convoy-pool", "0", text)
 
-        allow_kernel("Creation of new .* failed")
+        allow_kernel("Creation of new .* failed|metadata snapshot already exists|reserve_metadata_snap message failed")
         convoy("create", "db", "--size", "64M")
         convoy("snapshot", "create", "db", "--name", "s1")
         backup = ("backup", "create", "s1", "--dest", self.url)

@@ -218,6 +218,23 @@ class Restart(PoolTest):
         self.assertEqual(convoy_json("inspect", "b")["MountPoint"], "")
         self.assertEqual(Path(convoy("mount", "b"), "file").read_text(), "kept")
 
+    def test_a_mount_within_a_mount_comes_back(self) -> None:
+        for name in ("a", "z"):
+            convoy("create", name, "--size", "64M")
+        outer = Path("/mnt/outer")
+        outer.mkdir()
+        convoy("mount", "z", "--mountpoint", outer)
+        (outer / "inner").mkdir()
+        convoy("mount", "a", "--mountpoint", outer / "inner")
+        self.daemon.stop()
+        run("umount", outer / "inner")
+        run("umount", outer)
+        shut_down_pool()
+        self.daemon.start()
+        self.assertEqual(mounts(), [str(outer), str(outer / "inner")])
+        convoy("umount", "a")
+        convoy("umount", "z")
+
     def test_a_kill_at_any_moment_leaves_volumes_and_snapshots_whole_or_gone(self) -> None:
         convoy("create", "db", "--size", "64M")
         convoy("mount", "db")

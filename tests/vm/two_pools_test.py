@@ -6,7 +6,19 @@ import os
 import unittest
 from pathlib import Path
 
-from support import Daemon, PoolTest, convoy, convoy_error, convoy_json, dm_devices, pool_options, run, thin_check, wipe
+from support import (
+    Daemon,
+    PoolTest,
+    backup_create,
+    convoy,
+    convoy_error,
+    convoy_json,
+    dm_devices,
+    pool_options,
+    run,
+    thin_check,
+    wipe,
+)
 
 DATA2, META2 = os.environ.get("DISK_DATA2", ""), os.environ.get("DISK_META2", "")
 ROOT2, SOCKET2 = Path("/var/lib/convoy2"), Path("/run/convoy2.sock")
@@ -57,6 +69,23 @@ class TwoPools(PoolTest):
         self.assertIn("KiB stored", stored, "what the first backup holds was stored again")
         convoy("create", "back", "--backup", second_url)
         run("cmp", "/dev/mapper/back", "/dev/mapper/copy")
+
+    def test_a_volume_that_was_restored_builds_on_the_backup_it_came_from(self) -> None:
+        convoy("create", "db", "--size", str(81 * KIB64))
+        mountpoint = Path(convoy("mount", "db"))
+        urls = []
+        for name in ("s1", "s2"):
+            (mountpoint / name).write_bytes(os.urandom(1 << 20))
+            convoy("snapshot", "create", "db", "--name", name)
+            urls.append(backup_create(name, self.url)[0])
+        # Not the newest, which holds less of what it has.
+        convoy("create", "copy", "--backup", urls[0], socket=SOCKET2)
+        run("dd", "if=/dev/urandom", "of=/dev/mapper/copy", "bs=64K", "seek=60", "count=2", "conv=fsync", "status=none")
+        convoy("snapshot", "create", "copy", "--name", "s3", socket=SOCKET2)
+        result = run("convoy", "-s", SOCKET2, "backup", "create", "s3", "--dest", self.url)
+        self.assertRegex(result.stderr, r"full backup: .*, 1[2-9]\d\.\d KiB stored")  # the two blocks alone
+        convoy("create", "again", "--backup", result.stdout.strip(), socket=SOCKET2)
+        run("cmp", "/dev/mapper/again", "/dev/mapper/copy")
 
     def test_names_that_the_other_daemon_has_are_refused(self) -> None:
         convoy("create", "copy", "--size", "16M", socket=SOCKET2)
