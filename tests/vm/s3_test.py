@@ -10,7 +10,8 @@ import unittest
 from pathlib import Path
 
 from support import (
-    MIB, Daemon, PoolTest, convoy, convoy_error, convoy_json, device_digest, docker, pool_options, run, snapshot_device, thin_check, wipe,
+    MIB, ROOT, Daemon, PoolTest, convoy, convoy_error, convoy_json, device_digest, docker, pool_options, run, snapshot_device,
+    thin_check, wipe,
 )
 
 TREE = Path(__file__).resolve().parents[2]
@@ -152,11 +153,15 @@ class S3(PoolTest):
             error = convoy_error("backup", "create", "s1", "--dest", self.url)
             self.assertIn(variable, error)
             self.assertNotIn(secret, error)
+            self.assertNotIn(secret, run("ps", "-eo", "args").stdout)
             os.environ.update(KEYS)
         self.daemon.stop()
         self.daemon.start()
         log = Path("/var/log/convoy-test.log").read_text()
         self.assertNotIn(secret, log)
+        for file in ROOT.glob("catalog.db*"):
+            self.assertNotIn(secret.encode(), file.read_bytes())
+            self.assertNotIn(KEYS["AWS_SECRET_ACCESS_KEY"].encode(), file.read_bytes())
         self.assertNotIn(KEYS["AWS_SECRET_ACCESS_KEY"], log)
 
 
