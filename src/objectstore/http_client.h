@@ -45,7 +45,8 @@ class HttpFailure : public std::exception {
 struct HttpOptions {
   unsigned connections = 16;  // at once; further requests wait
   std::chrono::milliseconds connect_timeout{10'000};
-  // A transfer that moves less than a KiB a second for so long is given up.
+  // A transfer that moves less than a KiB a second (or what a limit leaves of that) for so long is
+  // given up.
   std::chrono::seconds stall_timeout{30};
   std::string ca_bundle = {};      // a file of certificates; empty: the system's
   std::uint64_t upload_limit = 0;  // bytes a second, all connections together; 0: none

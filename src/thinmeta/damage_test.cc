@@ -225,6 +225,10 @@ TEST_F(Damage, AsACircleEndsTheWalk) {
   Metadata metadata = image_.open();
   EXPECT_THROW(delta_of(metadata, std::nullopt, 5), Error);
   EXPECT_LT(metadata.blocks_read(), 20U);
+  std::string found;
+  metadata.check(CheckDepth::kMappings,
+                 {[](const char*) {}, [&](const Finding& finding) { found += finding.sentence; }});
+  EXPECT_THAT(found, AllOf(HasSubstr("mappings of thin device 5"), HasSubstr("below itself")));
 
   // In a tree that is looked up in, and elsewhere than on the way to the first leaf.
   image_.set_roots(circle, image_.at<DiskSuperblock>(0).details_root);

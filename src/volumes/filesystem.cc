@@ -92,8 +92,7 @@ void make_filesystem(const std::string& type, const std::filesystem::path& devic
   run_command(command, timeout, stop);
 }
 
-std::uint64_t least_trim(std::string_view type, const std::filesystem::path& device) {
-  if (type != "xfs") return 1;
+std::uint64_t least_trim(const std::filesystem::path& device) {
   // fs/xfs/libxfs/xfs_format.h, struct xfs_dsb: big-endian, on the first sector.
   constexpr std::size_t kBlockSize = 4;
   constexpr std::size_t kGroupBlocks = 84;
@@ -106,10 +105,8 @@ std::uint64_t least_trim(std::string_view type, const std::filesystem::path& dev
       number = number << 8U | std::to_integer<std::uint64_t>(byte);
     return number;
   };
-  const std::uint64_t size = number_at(kBlockSize) * number_at(kGroupBlocks);
-  if (as_text(std::as_const(sector).bytes().first(4)) != "XFSB" || size == 0)
-    throw Error(ErrorKind::kCorrupt, "{} has no superblock of xfs", device.native());
-  return size;
+  if (as_text(std::as_const(sector).bytes().first(4)) != "XFSB") return 1;
+  return std::max<std::uint64_t>(number_at(kBlockSize) * number_at(kGroupBlocks), 1);
 }
 
 std::string mount_options(std::string_view type, const std::string& own) {

@@ -27,11 +27,11 @@ void make_filesystem(const std::string& type, const std::filesystem::path& devic
                      const std::string& options, std::chrono::milliseconds timeout,
                      const std::stop_token& stop = {});
 
-// The least that can be trimmed of a file system at a time, of those on `device`. xfs before Linux
-// 6.11 discards and counts free space whole that only begins or ends in the range, but none of it
-// is in two allocation groups (fs/xfs/xfs_discard.c): of a larger step, each group would be one.
-// Throws kCorrupt if the superblock makes no sense.
-std::uint64_t least_trim(std::string_view type, const std::filesystem::path& device);
+// How many bytes of the file system on `device` should be trimmed at a time, or a multiple of it.
+// xfs before Linux 6.11 discards and counts free space as a whole that only begins or ends in the
+// range (fs/xfs/xfs_discard.c); none of it is in two allocation groups, so it is trimmed by these.
+// 1 for others. Whatever the catalog says: users may have made a file system of their own.
+std::uint64_t least_trim(const std::filesystem::path& device);
 
 // What volumes of this type are mounted with, as mount(8) takes it after -o: our options, then the
 // volume's own.

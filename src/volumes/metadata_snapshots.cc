@@ -15,7 +15,8 @@ MetadataSnapshots::Hold MetadataSnapshots::hold(std::uint64_t transaction_id) {
     if (status.mode == PoolStatus::Mode::kReadOnly) return {*this, Root::kLive};
     require_writable(status);
     held_transaction_ = status.transaction_id;
-    if (std::exchange(is_left_held_, false)) pool_.release_metadata_snapshot();
+    if (is_left_held_) pool_.release_metadata_snapshot();
+    is_left_held_ = false;
     try {
       pool_.reserve_metadata_snapshot();
     } catch (const Error& error) {

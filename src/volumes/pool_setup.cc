@@ -243,11 +243,11 @@ PoolRow apply_options(const PoolRow& known, const PoolOptions& options) {
   if (options.filesystem) pool.default_filesystem = *options.filesystem;
   with_context("dm.fs", [&] { check_filesystem(pool.default_filesystem); });
   check_filesystem_size(pool.default_filesystem, pool.default_size);
-  // The kernel uses all of larger ones as soon as it makes the pool. A device without a label is
-  // known by its size alone.
-  pool.data_device =
-      choose_device("dm.datadev", options.data_device, known.data_device, known.data_size,
-                    known.labelled ? Growth::kAllowed : Growth::kNo);
+  // The kernel uses all of larger ones as soon as it makes the pool. A data device that has no
+  // label, or not yet, is known by its size alone.
+  pool.data_device = choose_device(
+      "dm.datadev", options.data_device, known.data_device, known.data_size,
+      known.labelled && known.state == PoolRow::State::kReady ? Growth::kAllowed : Growth::kNo);
   pool.data_size = block_device_size(pool.data_device);
   pool.metadata_device =
       choose_device("dm.metadatadev", options.metadata_device, known.metadata_device,

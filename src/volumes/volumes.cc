@@ -373,6 +373,7 @@ void Volumes::remove_snapshot(std::string_view reference) {
   const SnapshotRow found = catalog_.find_snapshot(reference);
   const auto lock = volume_locks_.lock(found.volume);
   const SnapshotRow snapshot = catalog_.find_snapshot(found.uuid.to_string());
+  const VolumeRow volume = catalog_.volume(snapshot.volume).value();
   readers_.close({snapshot});
   transactions_.recover();  // or throws, before anything is done
   catalog_.set_state(snapshot.uuid, DeviceState::kDeleting);
@@ -383,8 +384,7 @@ void Volumes::remove_snapshot(std::string_view reference) {
     if (error.kind() == ErrorKind::kBusy) catalog_.set_state(snapshot.uuid, DeviceState::kReady);
     throw;
   }
-  spdlog::info("snapshot {} of volume {} deleted", snapshot.name,
-               catalog_.volume(snapshot.volume).value().name);
+  spdlog::info("snapshot {} of volume {} deleted", snapshot.name, volume.name);
 }
 
 SnapshotRow Volumes::inspect_snapshot(std::string_view reference) {

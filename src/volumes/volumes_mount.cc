@@ -158,7 +158,7 @@ void Volumes::force_unmount(std::string_view reference) {
 std::uint64_t Volumes::trim(std::string_view reference,
                             const std::function<void(std::uint64_t)>& progress) {
   const VolumeRow volume = catalog_.find_volume(reference);
-  const std::uint64_t least = least_trim(volume.filesystem, "/dev/mapper/" + volume.name);
+  const std::uint64_t least = least_trim("/dev/mapper/" + volume.name);
   const std::uint64_t step = std::max(kTrimStep / least * least, least);
   std::uint64_t trimmed = 0;
   for (std::uint64_t begin = 0; begin < volume.size; begin += step) {

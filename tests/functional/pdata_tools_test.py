@@ -121,6 +121,7 @@ class Metadata(unittest.TestCase):
         self.same("thin_dump", self.file)
         self.same("thin_dump", "-f", "human_readable", self.file)
         self.same("thin_dump", "--skip-mappings", self.file)
+        self.same("thin_dump", "--repair", self.file)
         self.same("thin_dump", "--dev-id", "999999999", self.file)
         self.same("thin_ls", self.file)
         self.same("thin_ls", "--no-headers", self.file)
@@ -130,7 +131,7 @@ class Metadata(unittest.TestCase):
         self.same("thin_ls", "-o", fields, self.file)
         thin_ids = self.thin_ids()
         for first, second in zip(thin_ids, thin_ids[1:] + thin_ids[:1]):
-            self.same("thin_dump", "--dev-id", first, self.file)
+            self.same("thin_dump", "--dev-id", first, "--dev-id", second, self.file)
             self.same("thin_delta", "--snap1", first, "--snap2", second, self.file)
             self.same("thin_delta", "--thin1", first, "--thin2", second, "--verbose", self.file)
 
@@ -263,6 +264,29 @@ class Metadata(unittest.TestCase):
             found += self.check("-q") if number % 2 else self.check()
         # All but blocks that were written and are used no more.
         self.assertGreater(found, len(used) * 2 // 3)
+
+    def test_what_a_damaged_device_still_has_is_dumped(self) -> None:
+        self.restore(random_devices(random.Random(4), 3, 20000))
+        whole = ours("thin_dump", self.file).stdout.splitlines()
+        good = self.file.read_bytes()
+        tried = 0
+        for number in range(1, len(good) // BLOCK):
+            content = bytearray(good)
+            content[number * BLOCK + 2000] ^= 0x10
+            self.file.write_bytes(content)
+            if "mappings of thin device" not in ours("thin_dump", self.file).stderr:
+                continue
+            tried += 1
+            repaired = ours("thin_dump", "-r", self.file)
+            self.assertEqual(repaired.returncode, 0)
+            self.assertRegex(repaired.stderr, r"thin device \d+ is not complete: mappings of thin device")
+            lines = repaired.stdout.splitlines()
+            self.assertLess(len(lines), len(whole))
+            self.assertEqual((lines[-1], [line for line in lines if "<device" in line]),
+                             ("</superblock>", [line for line in whole if "<device" in line]))  # fmt: skip
+            if tried == 10:
+                return
+        self.fail(f"only {tried} blocks of mappings")
 
     def test_a_mark_that_a_check_is_needed_is_told_and_is_no_damage(self) -> None:
         self.restore([])
