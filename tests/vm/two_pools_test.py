@@ -74,8 +74,10 @@ class TwoPools(PoolTest):
         convoy("create", "db", "--size", str(81 * KIB64))
         mountpoint = Path(convoy("mount", "db"))
         urls = []
+        (mountpoint / "file").write_bytes(bytes(1 << 20))
         for name in ("s1", "s2"):
-            (mountpoint / name).write_bytes(os.urandom(1 << 20))
+            with (mountpoint / "file").open("r+b") as file:  # in its place
+                file.write(os.urandom(1 << 20))
             convoy("snapshot", "create", "db", "--name", name)
             urls.append(backup_create(name, self.url)[0])
         # Not the newest, which holds less of what it has.
