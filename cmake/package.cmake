@@ -10,7 +10,7 @@ set(CMAKE_INSTALL_DEFAULT_DIRECTORY_PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXE
                                                 WORLD_READ WORLD_EXECUTE)
 
 install(TARGETS convoy convoy-pdata_tools)
-install(TARGETS convoy-daemon DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/convoy)
+install(TARGETS convoy-daemon convoy-suspend-guard DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/convoy)
 install(PROGRAMS packaging/dm_dev_partition.sh DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(FILES packaging/convoy.service DESTINATION /lib/systemd/system)
 install(FILES packaging/convoy.default DESTINATION /etc/default RENAME convoy)

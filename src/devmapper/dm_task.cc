@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstdarg>
 #include <cstdio>
+#include <cstring>
 #include <mutex>
 #include <thread>
 
@@ -12,7 +13,6 @@
 
 #include "base/error.h"
 #include "base/limits.h"
-#include "devmapper/raw_ioctl.h"
 
 namespace convoy {
 namespace {
@@ -71,6 +71,17 @@ std::optional<DmTarget> only_target(const std::string& name) {
   if (next != nullptr)
     throw Error(ErrorKind::kCorrupt, "the dm device {} has a table of several lines", name);
   return DmTarget{{length}, target_type, parameters == nullptr ? "" : parameters};
+}
+
+// The only line of what DM_TABLE_STATUS has answered; one that is too long for us counts as
+// several.
+std::optional<DmTarget> only_target(const RawIoctl& answer, const std::string& name) {
+  if (answer.header.target_count == 0) return std::nullopt;
+  if (answer.header.target_count > 1 || (answer.header.flags & DM_BUFFER_FULL_FLAG) != 0)
+    throw Error(ErrorKind::kCorrupt, "the dm device {} has a table of several lines", name);
+  dm_target_spec spec;
+  std::memcpy(&spec, answer.payload.data(), sizeof spec);
+  return DmTarget{{spec.length}, spec.target_type, answer.payload.data() + sizeof spec};
 }
 
 // The library's wait works off its list of nodes to make, for all threads, so it is called under
@@ -165,7 +176,15 @@ std::optional<DmTarget> dm_status(const std::string& name) {
   const int error = request.run(control, DM_TABLE_STATUS);
   if (error == ENXIO) return std::nullopt;
   if (error != 0) throw system_error(error, fmt::format("can't read the status of {}", name));
-  return request.only_target(name);
+  return only_target(request, name);
+}
+
+DmName to_dm_name(const std::string& name) {
+  DmName result = {};
+  if (name.size() >= result.size())
+    throw Error(ErrorKind::kInvalidArgument, "'{}' is too long for a dm device's name", name);
+  name.copy(result.data(), name.size());
+  return result;
 }
 
 std::vector<std::string> all_dm_names() {

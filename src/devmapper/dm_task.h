@@ -12,6 +12,7 @@
 
 #include "base/units.h"
 #include "devmapper/dm_target.h"
+#include "devmapper/raw_ioctl.h"
 
 namespace convoy {
 
@@ -66,6 +67,9 @@ std::optional<DmTarget> dm_status(const std::string& name);
 
 // The names of all dm devices.
 std::vector<std::string> all_dm_names();
+
+// Throws kInvalidArgument if the name is too long for the kernel.
+DmName to_dm_name(const std::string& name);
 
 // Makes libdevmapper's messages go to our log. Call once, before other threads exist.
 void redirect_dm_log();

@@ -7,17 +7,7 @@
 #include <fcntl.h>
 #include <sys/sysmacros.h>
 
-#include "base/error.h"
-
 namespace convoy {
-
-DmName to_dm_name(const std::string& name) {
-  DmName result = {};
-  if (name.size() >= result.size())
-    throw Error(ErrorKind::kInvalidArgument, "'{}' is too long for a dm device's name", name);
-  name.copy(result.data(), name.size());
-  return result;
-}
 
 RawIoctl RawIoctl::prepare(const DmName& name, unsigned flags) {
   RawIoctl request = {};
@@ -44,15 +34,6 @@ int RawIoctl::run(const UniqueFd& control, unsigned long command) {
 dev_t RawIoctl::device() const {
   // As the kernel packs it (linux/kdev_t.h: huge_encode_dev).
   return makedev(header.dev >> 8U & 0xfffU, (header.dev & 0xffU) | (header.dev >> 12U & 0xfff00U));
-}
-
-std::optional<DmTarget> RawIoctl::only_target(const std::string& name) const {
-  if (header.target_count == 0) return std::nullopt;
-  if (header.target_count > 1 || (header.flags & DM_BUFFER_FULL_FLAG) != 0)
-    throw Error(ErrorKind::kCorrupt, "the dm device {} has a table of several lines", name);
-  dm_target_spec spec;
-  std::memcpy(&spec, payload.data(), sizeof spec);
-  return DmTarget{{spec.length}, spec.target_type, payload.data() + sizeof spec};
 }
 
 UniqueFd open_dm_control() {

@@ -1,24 +1,19 @@
 // Device mapper's ioctls without libdevmapper, for where its memory allocation, its sysfs reads or
-// its globals are in the way. The interface is linux/dm-ioctl.h, version 4.
+// its globals are in the way. The interface is linux/dm-ioctl.h, version 4. Throws nothing and
+// needs no library, for the suspend guard.
 #pragma once
 
 #include <array>
-#include <optional>
-#include <string>
 
 #include <linux/dm-ioctl.h>
 #include <sys/ioctl.h>
 #include <sys/types.h>
 
-#include "devmapper/dm_target.h"
 #include "sys/unique_fd.h"
 
 namespace convoy {
 
 using DmName = std::array<char, DM_NAME_LEN>;
-
-// Throws kInvalidArgument if the name is too long for the kernel.
-DmName to_dm_name(const std::string& name);
 
 // An ioctl on one device, with room for a message of a thin pool or a target's status. Preparing
 // and running it allocates nothing.
@@ -38,10 +33,6 @@ struct RawIoctl {
 
   // The device's number, after any request that the kernel did.
   dev_t device() const;
-
-  // What DM_TABLE_STATUS has answered for the device `name`; nothing if it has no table. Throws
-  // kCorrupt if it has several lines, or one too long for us.
-  std::optional<DmTarget> only_target(const std::string& name) const;
 };
 
 // The descriptor that all of them go through; not open if the kernel has no device mapper or we may

@@ -25,9 +25,10 @@ class SuspendGuard {
     std::uint32_t snapshot = 0;
   };
 
-  // Starts the process: this program's own file, with kSuspendGuardCommand as its argument. It
-  // inherits the descriptor `lock_fd`, whose flock therefore lasts until the guard has ended, too:
-  // whoever takes that lock knows that no guard of before is still at work. -1: none.
+  // Starts the process, and takes the program that it finds now for all later ones: a new version
+  // may be installed while this runs. It inherits the descriptor `lock_fd`, whose flock therefore
+  // lasts until the guard has ended, too: whoever takes that lock knows that no guard of before is
+  // still at work. -1: none.
   explicit SuspendGuard(int lock_fd);
   ~SuspendGuard();
   SuspendGuard(const SuspendGuard&) = delete;
@@ -43,16 +44,15 @@ class SuspendGuard {
   void start();
   void stop();
 
+  const UniqueFd program_;
   const int lock_fd_;
   std::mutex lock_;
   UniqueFd socket_;
   pid_t pid_ = -1;
 };
 
-inline constexpr const char* kSuspendGuardCommand = "suspend-guard";
-
-// The guard's end: serves requests on standard input, a socket, until it closes. Returns the
-// process's exit status.
-int run_suspend_guard();
+// src/main/suspend_guard.cc; in the directory of the program that has a SuspendGuard, or beside
+// that one in libexec/convoy.
+inline constexpr const char* kSuspendGuardProgram = "convoy-suspend-guard";
 
 }  // namespace convoy

@@ -35,7 +35,7 @@ class Package(unittest.TestCase):
         listed = [line.split(maxsplit=5) for line in run("dpkg-deb", "--contents", self.package).splitlines()]
         files = {path: mode for mode, _, _, _, _, path in listed if mode.startswith("-")}
         programs = {f"./usr/bin/{name}" for name in ("convoy", "convoy-pdata_tools", "dm_dev_partition.sh")}
-        programs.add("./usr/libexec/convoy/convoy-daemon")
+        programs |= {f"./usr/libexec/convoy/{name}" for name in ("convoy-daemon", "convoy-suspend-guard")}
         expected = {
             "./etc/default/convoy", "./etc/docker/plugins/convoy.spec", "./lib/systemd/system/convoy.service",
             *programs,

@@ -259,7 +259,6 @@ int run(std::string_view mode, const char* metadata, const char* data, std::uint
 
 int main(int argc, char** argv) {
   const std::string_view mode = argc > 1 ? argv[1] : "";
-  if (argc == 2 && mode == convoy::kSuspendGuardCommand) return convoy::run_suspend_guard();
   if (argc != 6 || (mode != "held" && mode != "live")) return 2;
   try {
     return convoy::run(mode, argv[2], argv[3], std::strtoull(argv[4], nullptr, 10),

@@ -231,8 +231,6 @@ int run(const char* data, const char* metadata, std::uint64_t histories, std::ui
 }  // namespace convoy
 
 int main(int argc, char** argv) {
-  if (argc == 2 && std::string_view(argv[1]) == convoy::kSuspendGuardCommand)
-    return convoy::run_suspend_guard();
   if (argc != 5) return 2;
   try {
     return convoy::run(argv[1], argv[2], std::strtoull(argv[3], nullptr, 10),

@@ -121,7 +121,7 @@ class Restart(PoolTest):
     def test_a_guard_that_outlives_its_daemon_is_waited_for(self) -> None:
         convoy("create", "db", "--size", "64M")
         convoy("mount", "db")
-        guard = int(run("pgrep", "-f", "convoy suspend-guard").stdout)
+        guard = int(run("pgrep", "-f", "convoy-suspend-guard").stdout)
         os.kill(guard, signal.SIGSTOP)
         command = subprocess.Popen(
             ["convoy", "--socket", str(SOCKET), "snapshot", "create", "db", "--name", "s1"],

@@ -119,11 +119,11 @@ class Snapshots(PoolTest):
         writer = self.start_writer(convoy("mount", "db"))
         for i in range(3):
             convoy("snapshot", "create", "db", "--name", f"s{i}")
-            run("pkill", "-KILL", "-f", "convoy suspend-guard")
+            run("pkill", "-KILL", "-f", "convoy-suspend-guard")
         convoy("snapshot", "create", "db", "--name", "last")
         # One that dies with the request in hand: the daemon resumes in its place.
         allow_kernel(UNDONE_CREATE)
-        guard = int(run("pgrep", "-f", "convoy suspend-guard").stdout)
+        guard = int(run("pgrep", "-f", "convoy-suspend-guard").stdout)
         os.kill(guard, signal.SIGSTOP)
         killer = threading.Timer(3, os.kill, (guard, signal.SIGKILL))
         killer.start()

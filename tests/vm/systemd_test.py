@@ -59,7 +59,7 @@ def configure(options: str) -> None:
 
 
 def guard_process() -> int:
-    return int(run("pgrep", "-f", "^convoy .*guard").stdout)
+    return int(run("pgrep", "-f", "^convoy-suspend-guard").stdout)
 
 
 def setUpModule() -> None:
