@@ -1,7 +1,7 @@
 # convoy_layer(NAME LINKS ...): the static library convoy_NAME of src/NAME, and NAME_test of the *_test.cc beside the sources.
 # Files are globbed with CONFIGURE_DEPENDS, so that neither a source nor a test can be left out of the build silently.
 
-# Half of the time to compile a file goes into these headers. One copy serves all libraries, one all tests. The clang
+# Half of the time to compile a file goes into these headers. One copy serves all libraries, one all tests. The asan
 # preset does without, so that a file that forgets to include one is found.
 function(convoy_precompile target)
   set(kind libraries)
