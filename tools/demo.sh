@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The main job, shown: a volume, a snapshot, a backup, an incremental backup, a restore. Run by ./dev demo; the script
-# itself runs in the machine (see tools/machine), on a pool made of two files.
+# itself runs in the machine (see tools/machine), on a pool made of two files: demo.sh inside [BYTES-OF-FILES]
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 
@@ -22,6 +22,7 @@ end() { table+=("$(printf '%-34s %6.1f s   %s' "$1" "$(($(date +%s%N) - started)
 
 work=/var/tmp/convoy-demo
 socket=/run/convoy-demo.sock
+bytes=${2:-300000000}
 convoy() { command convoy --socket "$socket" "$@"; }
 
 printf '%sconvoy: a volume that comes back%s\n' "$bold" "$plain"
@@ -73,12 +74,12 @@ run "convoy create docs --size 2G"
 run "convoy mount docs"
 end "create and mount"
 mountpoint=$(convoy mount docs)
-show "tar -C / -c --files-from=$work/files | tar -C $mountpoint -x    # some 300 MB of /usr"
+show "tar -C / -c --files-from=$work/files | tar -C $mountpoint -x    # some $((bytes / 1000000)) MB of /usr"
 begin
-# The first 300 MB of regular files, in a fixed order; no tiny ones, since User Mode Linux keeps a descriptor of the host's for
+# The first so many bytes of regular files, in a fixed order; no tiny ones, since User Mode Linux keeps a descriptor of the host's for
 # each file that was read.
 find /usr/bin /usr/sbin /usr/lib/*-linux-gnu -xdev -type f -size +20k -size -20M -printf '%s %p\n' 2>/dev/null | LC_ALL=C sort -k2 |
-  awk '{ total += $1; sub(/^[0-9]+ /, "") } total <= 300e6' >"$work/files"
+  awk -v bytes="$bytes" '{ total += $1; sub(/^[0-9]+ /, "") } total <= bytes' >"$work/files"
 sed -i 's,^/,,' "$work/files"
 tar -C / -cf - --files-from="$work/files" 2>/dev/null | tar -C "$mountpoint" -xf -
 sync -f "$mountpoint"

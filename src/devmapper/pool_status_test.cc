@@ -1,3 +1,4 @@
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "base/error.h"
@@ -5,6 +6,8 @@
 
 namespace convoy {
 namespace {
+
+using ::testing::HasSubstr;
 
 TEST(PoolStatus, IsReadFromTheKernelsLine) {
   const PoolStatus status =
@@ -30,6 +33,23 @@ TEST(PoolStatus, KnowsAHeldSnapshotAndAPoolInTrouble) {
                 .mode,
             PoolStatus::Mode::kOutOfDataSpace);
   EXPECT_EQ(parse_pool_status("Fail").mode, PoolStatus::Mode::kFailed);
+}
+
+TEST(PoolStatus, TellsWhyThePoolCanNotBeChanged) {
+  const auto refusal = [](PoolStatus::Mode mode) {
+    PoolStatus status;
+    status.mode = mode;
+    try {
+      require_writable(status);
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  EXPECT_EQ(refusal(PoolStatus::Mode::kReadWrite), "");
+  EXPECT_EQ(refusal(PoolStatus::Mode::kOutOfDataSpace), "");  // a delete makes room
+  EXPECT_THAT(refusal(PoolStatus::Mode::kReadOnly), HasSubstr("the pool is read-only"));
+  EXPECT_THAT(refusal(PoolStatus::Mode::kFailed), HasSubstr("the pool has failed"));
 }
 
 TEST(PoolStatus, RefusesOtherForms) {

@@ -90,6 +90,8 @@ class LogAndSocket(PoolTest):
         self.assertTrue(any('quo"te\\' in line["message"] for line in lines))
         info = SOCKET.stat()
         self.assertEqual((stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid), (0o660, 0, grp.getgrnam("daemon").gr_gid))
+        member = ("setpriv", "--reuid", "nobody", "--regid", "nogroup", "--groups", "daemon")
+        self.assertIn("db", json.loads(run(*member, "convoy", "--socket", SOCKET, "list").stdout))
 
 
 class Trim(PoolTest):

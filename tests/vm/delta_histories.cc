@@ -54,7 +54,7 @@ BlockDelta thin_delta(const std::string& metadata_device, std::uint32_t first,
                       std::uint32_t second) {
   const std::string command =
       fmt::format("thin_delta -m --thin1 {} --thin2 {} {}", first, second, metadata_device);
-  const std::unique_ptr<FILE, int (*)(FILE*)> output(::popen(command.c_str(), "r"), &::pclose);
+  std::unique_ptr<FILE, int (*)(FILE*)> output(::popen(command.c_str(), "r"), &::pclose);
   if (!output) throw system_error(errno, command);
   BlockDelta delta;
   char line[256];
@@ -69,6 +69,8 @@ BlockDelta thin_delta(const std::string& metadata_device, std::uint32_t first,
     if (name == "right_only") add(delta, begin, begin + length, '+');
     if (name == "different") add(delta, begin, begin + length, '!');
   }
+  if (const int status = ::pclose(output.release()); status != 0)
+    throw Error(ErrorKind::kInternal, "{} ended with {}", command, status);
   return delta;
 }
 

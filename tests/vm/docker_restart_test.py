@@ -8,7 +8,7 @@ import threading
 import time
 import unittest
 
-from dockerd import DRIVER, DockerTest, docker, docker_error, docker_json, start_docker, wait_for
+from dockerd import DRIVER, DockerTest, docker, docker_error, engine, start_docker, wait_for
 from support import convoy_json, mounts
 
 
@@ -54,7 +54,7 @@ class Restarts(DockerTest):
         self.assert_nothing_lost("writer")
 
     def started_at(self, container: str) -> str:
-        return docker_json("inspect", container)["State"]["StartedAt"]
+        return engine(f"/containers/{container}/json")["State"]["StartedAt"]
 
     def test_docker_waits_for_a_daemon_that_starts_after_it(self) -> None:
         docker("volume", "create", "-d", DRIVER, "-o", "size=64M", "db")

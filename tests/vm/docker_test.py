@@ -13,7 +13,7 @@ import unittest
 from pathlib import Path
 
 from dockerd import DRIVER, SPEC, DockerTest, docker, docker_error, docker_json, start_docker, wait_for, write_spec
-from support import MIB, SOCKET, allow_kernel, convoy, convoy_json, mounts, run
+from support import MIB, SOCKET, allow_kernel, convoy, convoy_error, convoy_json, mounts, run
 from support import docker as plugin
 
 
@@ -79,6 +79,11 @@ class Containers(DockerTest):
         self.start_writer("two")
         self.assertIn("volume is in use", docker_error("volume", "rm", "db"))
         self.assertIn("is mounted at", plugin("VolumeDriver.Remove", Name="db")["Err"])
+        # The command line is one more user. Its end, told for want of an unmount as a refusal, ends no other's use.
+        convoy("mount", "db")
+        for _ in range(2):
+            self.assertRegex(convoy_error("umount", "db"), r"by the mount ids [0-9a-f]{64}, [0-9a-f]{64}")
+        self.assert_writes_on("one")
         for first, other in (("one", "two"), ("two", "one")):
             docker("stop", first)
             self.assert_writes_on(other)

@@ -2,6 +2,7 @@
 # budget: 800
 # machine: --disk meta=64M --disk spare=64M --disk small=1M
 
+import contextlib
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from support import (
     ROOT,
     SOCKET,
     Daemon,
+    DockerCall,
     PoolTest,
     allow_kernel,
     convoy,
@@ -22,6 +24,7 @@ from support import (
     device_digest,
     dm_devices,
     pool_options,
+    remove_tree,
     run,
     shut_down_pool,
     wipe,
@@ -56,7 +59,7 @@ class NewPool(unittest.TestCase):
 
     def setUp(self) -> None:
         wipe(DATA, META, SPARE)
-        run("rm", "-rf", ROOT)
+        remove_tree(ROOT)
 
     def refused(self, sentence: str, *options: str) -> None:
         before = dm_devices()
@@ -113,7 +116,7 @@ class NewPool(unittest.TestCase):
 
         Daemon(pool=["--force-new-pool", *pool_options(meta=SPARE)]).stop()
         shut_down_pool()
-        run("rm", "-rf", ROOT)
+        remove_tree(ROOT)
         # Its volumes, its metadata, and the one in place of the other.
         self.refused("holds the volumes of pool", *pool_options(meta=SPARE))
         wipe(DATA, META)
@@ -231,9 +234,9 @@ def daemon_error_on_taken_socket() -> str:
 
 class Commands(PoolTest):
     def refused(self, sentence: str, *words: str) -> None:
-        before = (convoy("list"), dm_devices())
+        before = (convoy_json("list"), dm_devices())
         self.assertIn(sentence, convoy_error(*words))
-        self.assertEqual((convoy("list"), dm_devices()), before)
+        self.assertEqual((convoy_json("list"), dm_devices()), before)
 
     def test_volumes(self) -> None:
         convoy("create", "db", "--size", "64M")
@@ -324,7 +327,7 @@ class Commands(PoolTest):
         convoy("backup", "create", "s1", "--dest", "vfs:///tmp/another/")
         run("mv", "/tmp/another", self.destination)
         self.refused("and now holds", "backup", "create", "s1", "--dest", self.url)
-        run("rm", "-rf", self.destination)
+        remove_tree(self.destination)
         run("mv", "/tmp/away", self.destination)
 
     def test_a_pool_that_others_change(self) -> None:
@@ -353,6 +356,20 @@ class Commands(PoolTest):
         message(f"set_transaction_id {transaction} {transaction + 9}")
         self.refused(f"the pool is at transaction {transaction + 9} and the catalog at {transaction}", "delete", "other")
         message(f"set_transaction_id {transaction + 9} {transaction}")
+
+    def test_requests_that_are_none(self) -> None:
+        for body, status, sentence in (
+            ("x" * ((1 << 20) + 1), 413, "larger than 1048576 bytes"),
+            ('{"Name": ', 400, "JSON"),
+            ("[" * 100_000, 400, "JSON"),
+            ('{"Name": "\\ud800"}', 400, "JSON"),
+        ):
+            with contextlib.closing(DockerCall()) as connection:
+                connection.request("POST", "/v1/volume", body)
+                response = connection.getresponse()
+                self.assertEqual(response.status, status, body[:20])
+                self.assertIn(sentence, json.loads(response.read())["Error"])
+        self.assertEqual(convoy("list"), "{}")
 
     def test_the_command_line(self) -> None:
         for words, part in (

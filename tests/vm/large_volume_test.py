@@ -11,7 +11,7 @@ import os
 import time
 import unittest
 
-from support import MIB, PoolTest, backup_create, convoy, run
+from support import MIB, PoolTest, backup_create, convoy, run, thin_check
 
 DATA_GIB = 100 if os.environ.get("CONVOY_TEST_LONG") else 4
 BLOCK = 2 * MIB
@@ -34,6 +34,7 @@ class LargeVolume(PoolTest):
         self.daemon.stop()
         run("dmsetup", "remove", "large")
         run("dmsetup", "remove", "convoy-pool")
+        thin_check()
 
     def stored(self) -> int:
         return sum(path.stat().st_size for path in self.destination.rglob("*") if path.is_file())

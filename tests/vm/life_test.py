@@ -6,7 +6,9 @@ import os
 import unittest
 from pathlib import Path
 
-from support import KIB, MIB, PoolTest, backup_create, convoy, convoy_json, file_digests, mounts, run, snapshot_device
+from support import (
+    KIB, MIB, PoolTest, backup_create, compare_devices, convoy, convoy_json, file_digests, mounts, run, snapshot_device,
+)
 
 # Multiples of all pool blocks here; xfs takes no less than 300 MiB.
 SIZES = {"ext4": 64 * MIB, "xfs": 304 * MIB}
@@ -19,7 +21,7 @@ class Life(PoolTest):
     def same(self, snapshot: str, volume: str) -> None:
         """The volume's device is the snapshot, bit for bit."""
         with snapshot_device(snapshot) as device:
-            run("cmp", device, f"/dev/mapper/{volume}")
+            compare_devices(device, f"/dev/mapper/{volume}")
 
     def test_from_create_to_restore(self) -> None:
         self.assertEqual(convoy("create", "db", "--size", str(self.size)), "db")

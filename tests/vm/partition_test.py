@@ -18,6 +18,7 @@ from support import (
     convoy,
     dm_devices,
     pool_options,
+    remove_tree,
     run,
     shut_down_pool,
     thin_check,
@@ -86,7 +87,7 @@ class Partition(unittest.TestCase):
         # The last four words of options are the pool's.
         words_of_pool = command.split()[4:]
         self.assertEqual(command.split()[:4], ["convoy", "daemon", "--drivers", "devicemapper"])
-        run("rm", "-rf", ROOT)
+        remove_tree(ROOT)
         daemon = Daemon(pool=words_of_pool)
         convoy("create", "db", "--size", "64M")
         convoy("delete", "db")
@@ -148,7 +149,7 @@ class Partition(unittest.TestCase):
 
     def test_the_disks_of_a_pool(self) -> None:
         data, metadata = self.loop(300 * MIB), self.loop(300 * MIB)
-        run("rm", "-rf", ROOT)
+        remove_tree(ROOT)
         daemon = Daemon(pool=pool_options(data, metadata))
         self.assertEqual(daemon.stop(), 0)
         shut_down_pool()

@@ -30,6 +30,7 @@ from support import (
     file_digests,
     mounts,
     pool_options,
+    remove_tree,
     run,
     shut_down_pool,
     thin_check,
@@ -80,7 +81,7 @@ def check_volumes(test: unittest.TestCase, old: OldConvoy) -> None:
 def check_life(test: unittest.TestCase, old: OldConvoy) -> None:
     """What users do with volumes, until none is left."""
     destination = Path("/tmp/backups")
-    run("rm", "-rf", destination)
+    remove_tree(destination)
     destination.mkdir()
     urls = {name: convoy("backup", "create", name, "--dest", f"vfs://{destination}/") for name in ("s1", "s2")}
     for name, url in urls.items():
@@ -108,7 +109,7 @@ def check_life(test: unittest.TestCase, old: OldConvoy) -> None:
 class Takeover(unittest.TestCase):
     def setUp(self) -> None:
         wipe(DATA, META)
-        run("rm", "-rf", ROOT)
+        remove_tree(ROOT)
         LOG.unlink(missing_ok=True)
         self.daemon: Daemon | None = None
         self.addCleanup(self.tear_down)
@@ -337,7 +338,7 @@ class Takeover(unittest.TestCase):
             if number:
                 self.tear_down()
                 wipe(DATA, META)
-                run("rm", "-rf", ROOT)
+                remove_tree(ROOT)
                 self.old = OldConvoy()
             kill_when_it_logs(moment)
             if number % 3 == 2:

@@ -10,11 +10,13 @@ from support import (
     Daemon,
     PoolTest,
     backup_create,
+    compare_devices,
     convoy,
     convoy_error,
     convoy_json,
     dm_devices,
     pool_options,
+    remove_tree,
     run,
     thin_check,
     wipe,
@@ -31,7 +33,7 @@ class TwoPools(PoolTest):
     def setUp(self) -> None:
         super().setUp()
         wipe(DATA2, META2)
-        run("rm", "-rf", ROOT2)
+        remove_tree(ROOT2)
         self.second = Daemon(
             pool=pool_options(DATA2, META2, thinpoolname="second-pool", thinpoolblocksize="32768"),
             root=ROOT2,
@@ -54,7 +56,7 @@ class TwoPools(PoolTest):
         url = convoy("backup", "create", "s1", "--dest", self.url)
 
         convoy("create", "copy", "--backup", url, socket=SOCKET2)
-        run("cmp", "/dev/mapper/db", "/dev/mapper/copy")
+        compare_devices("/dev/mapper/db", "/dev/mapper/copy")
         self.assertEqual(int(run("blockdev", "--getsize64", "/dev/mapper/copy").stdout), size)
 
         # The copy lives on: its backups continue the same line, and come back.
@@ -68,7 +70,7 @@ class TwoPools(PoolTest):
         stored = result.stderr.split(", ")[1]
         self.assertIn("KiB stored", stored, "what the first backup holds was stored again")
         convoy("create", "back", "--backup", second_url)
-        run("cmp", "/dev/mapper/back", "/dev/mapper/copy")
+        compare_devices("/dev/mapper/back", "/dev/mapper/copy")
 
     def test_a_volume_that_was_restored_builds_on_the_backup_it_came_from(self) -> None:
         convoy("create", "db", "--size", str(81 * KIB64))
@@ -87,7 +89,7 @@ class TwoPools(PoolTest):
         result = run("convoy", "-s", SOCKET2, "backup", "create", "s3", "--dest", self.url)
         self.assertRegex(result.stderr, r"full backup: .*, 1[2-9]\d\.\d KiB stored")  # the two blocks alone
         convoy("create", "again", "--backup", result.stdout.strip(), socket=SOCKET2)
-        run("cmp", "/dev/mapper/again", "/dev/mapper/copy")
+        compare_devices("/dev/mapper/again", "/dev/mapper/copy")
 
     def test_names_that_the_other_daemon_has_are_refused(self) -> None:
         convoy("create", "copy", "--size", "16M", socket=SOCKET2)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from support import (
-    MIB, Daemon, PoolTest, convoy, convoy_json, device_digest, dm_devices, pool_options, run, snapshot_device,
+    MIB, Daemon, PoolTest, convoy, convoy_json, device_digest, dm_devices, pool_options, remove_tree, run, snapshot_device,
     thin_check, wait_until, wipe,
 )
 
@@ -41,7 +41,7 @@ class TwoWriters(PoolTest):
         self.addCleanup(run, "umount", self.destination)
         self.url = f"vfs://{self.destination}/"
         wipe(DATA2, META2)
-        run("rm", "-rf", ROOT2)
+        remove_tree(ROOT2)
         self.second = Daemon(pool=pool_options(DATA2, META2, thinpoolname="second-pool"), root=ROOT2, socket=SOCKET2)
         self.addCleanup(self.tear_second_down)
         self.backups_of_second: list[str] = []

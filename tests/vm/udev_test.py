@@ -10,7 +10,11 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from support import MIB, SOCKET, PoolTest, convoy, convoy_json, dm_devices, file_digests, mounts, run, shut_down_pool, wait_until
+from old_convoy import OldConvoy, uuid_of
+from support import (
+    DATA, META, MIB, ROOT, SOCKET, Daemon, PoolTest, allow_kernel, convoy, convoy_json, dm_devices, file_digests, mounts, remove_tree,
+    run, shut_down_pool, wait_until, wipe,
+)
 
 MAPPER = Path("/dev/mapper")
 BY_ID = Path("/dev/disk/by-id")
@@ -70,12 +74,12 @@ class WithoutUdev(PoolTest):
         self.assertEqual(nodes(), {"convoy-pool": "node"})
 
 
-class WithUdev(PoolTest):
+class BesideUdev(unittest.TestCase):
     udevd: subprocess.Popen
 
     @classmethod
     def setUpClass(cls) -> None:
-        del os.environ["DM_DISABLE_UDEV"]
+        os.environ.pop("DM_DISABLE_UDEV", None)
         with LOG.open("w") as log:
             cls.udevd = subprocess.Popen(["/lib/systemd/systemd-udevd"], stdout=log, stderr=log)
         wait_until("udev's start", lambda: run("udevadm", "control", "--ping", check=False).returncode == 0)
@@ -92,6 +96,8 @@ class WithUdev(PoolTest):
         if complaints:
             raise AssertionError("udev complains:\n" + "\n".join(complaints))
 
+
+class WithUdev(BesideUdev, PoolTest):
     def tear_pool_down(self) -> None:
         run("udevadm", "control", "--start-exec-queue")
         super().tear_pool_down()
@@ -237,8 +243,35 @@ class WithUdev(PoolTest):
         run("dmsetup", "udevcomplete_all", "-y")
 
 
+class Takeover(BesideUdev):
+    """What Convoy had activated is given UUIDs while it is in use."""
+
+    def test_udev_knows_the_devices_by_their_new_uuids(self) -> None:
+        # The pool as Convoy made it discards, and has a low water mark.
+        allow_kernel("Disabling discard passdown|reached low water mark for data device")
+        wipe(DATA, META)
+        remove_tree(ROOT)
+        old = OldConvoy()
+        self.addCleanup(shut_down_pool)
+        daemon = Daemon(pool=[])
+        self.addCleanup(lambda: daemon.process and daemon.stop())
+        self.assertEqual(nodes(), symlinks("convoy-pool", "app", "db", "logs"))
+        self.assertEqual(cookies(), [])
+        settle()
+        for name in ("app", "db", "logs"):
+            self.assertIn(f"DM_UUID={uuid_of(name)}", known_to_udev((MAPPER / name).resolve()))
+            self.assertTrue(uuid_of(name).startswith("CONVOY-"))
+        for name, files in old.files.items():
+            self.assertEqual(file_digests(old.mountpoints[name]), files)
+        convoy("umount", "db")
+        convoy("delete", "db", "app")
+        self.assertEqual(nodes(), symlinks("convoy-pool", "logs"))
+        self.assertEqual(cookies(), [])
+        daemon.stop()
+
+
 def load_tests(loader: unittest.TestLoader, _: object, __: object) -> unittest.TestSuite:
-    return unittest.TestSuite(loader.loadTestsFromTestCase(case) for case in (WithoutUdev, WithUdev))
+    return unittest.TestSuite(loader.loadTestsFromTestCase(case) for case in (WithoutUdev, WithUdev, Takeover))
 
 
 if __name__ == "__main__":
