@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/crash_point.h"
 #include "base/error.h"
 #include "sys/file.h"
 
@@ -86,6 +87,7 @@ void discard_device(int fd, std::uint64_t offset, std::uint64_t length) {
   if (result != 0)
     throw system_error(
         errno, fmt::format("can't discard {} bytes of the volume at offset {}", length, offset));
+  crash_point("discard");
 }
 
 }  // namespace convoy

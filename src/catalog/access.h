@@ -9,6 +9,7 @@
 
 #include <SQLiteCpp/SQLiteCpp.h>
 
+#include "base/crash_point.h"
 #include "base/error.h"
 #include "catalog/catalog.h"
 
@@ -73,7 +74,10 @@ class Catalog::Access {
     return query(sql, args...).exec();
   }
 
-  void commit() { transaction_.commit(); }
+  void commit() {
+    transaction_.commit();
+    crash_point("catalog");
+  }
 
  private:
   std::lock_guard<std::mutex> lock_;

@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include "base/crash_point.h"
 #include "base/error.h"
 #include "base/limits.h"
 
@@ -140,6 +141,7 @@ int DmTask::try_run() {
       if (error == 0) error = EIO;  // it failed before it asked the kernel
     }
   }
+  if (changes_nodes(type_)) crash_point("dm device");
   if (cookie != 0) wait_for_udev(cookie);
   {
     // Without udev, nodes are made by the library, when it is told that nobody else will.
@@ -177,6 +179,10 @@ std::optional<DmTarget> dm_status(const std::string& name) {
   if (error == ENXIO) return std::nullopt;
   if (error != 0) throw system_error(error, fmt::format("can't read the status of {}", name));
   return only_target(request, name);
+}
+
+void settle_dm_nodes() {
+  if (dm_udev_get_sync_support() == 0) DmTask(DM_DEVICE_MKNODES, "").run();
 }
 
 DmName to_dm_name(const std::string& name) {

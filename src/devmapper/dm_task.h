@@ -68,6 +68,10 @@ std::optional<DmTarget> dm_status(const std::string& name);
 // The names of all dm devices.
 std::vector<std::string> all_dm_names();
 
+// Where no udev does so, makes what is missing under /dev/mapper, and removes what is there without
+// a device: a process may have been killed between the two. Throws as DmTask::run.
+void settle_dm_nodes();
+
 // Throws kInvalidArgument if the name is too long for the kernel.
 DmName to_dm_name(const std::string& name);
 

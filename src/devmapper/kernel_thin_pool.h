@@ -45,6 +45,7 @@ class KernelThinPool : public ThinPool {
 
   // Brings the pool up (whether its metadata device holds one or zeros, the caller has looked), or
   // takes the one that is active under table.name, which must be ours, or `without_uuid` nobody's.
+  // Before that, the nodes under /dev/mapper are put in order (settle_dm_nodes).
   // `guard_lock_fd`: see SuspendGuard.
   enum class WithoutUuid { kRefused, kAccepted };
   KernelThinPool(PoolTable table, int guard_lock_fd,

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
+#include "base/crash_point.h"
 #include "base/error.h"
 #include "base/uuid.h"
 #include "objectstore/directory_walk.h"
@@ -41,6 +42,7 @@ class TemporaryFile {
   void write(std::span<const std::byte> data) {
     write_all(fd_.get(), data);
     if (::fsync(fd_.get()) != 0) throw system_error(errno, "can't sync the file");
+    crash_point("object written");
   }
 
   void rename_to(const std::string& name) {
@@ -73,6 +75,7 @@ class TemporaryFile {
 
  private:
   void sync_directory() {
+    crash_point("object in place");
     if (::fsync(directory_.get()) != 0) throw system_error(errno, "can't sync the directory");
   }
 
@@ -261,6 +264,7 @@ void DirectoryStore::remove_in(const std::string& directory, std::span<const std
         const std::string name(split_key(key).name);
         if (::unlinkat(fd.get(), name.c_str(), 0) != 0 && errno != ENOENT && errno != EISDIR)
           throw_stale_or("can't remove " + name);
+        crash_point("object removed");
       }
       if (::fsync(fd.get()) != 0) throw_stale_or("can't sync the directory");
       remove_empty_directories(root_fd_.get(), directory);

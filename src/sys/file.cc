@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "base/bytes.h"
+#include "base/crash_point.h"
 #include "base/error.h"
 
 namespace convoy {
@@ -43,6 +44,7 @@ void write_all_at(int fd, std::span<const std::byte> data, std::uint64_t offset)
     data = data.subspan(static_cast<std::size_t>(count));
     offset += static_cast<std::uint64_t>(count);
   }
+  crash_point("write");
 }
 
 void write_all(int fd, std::span<const std::byte> data) {

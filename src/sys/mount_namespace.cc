@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include "base/crash_point.h"
 #include "base/error.h"
 #include "sys/file.h"
 #include "sys/unique_fd.h"
@@ -126,7 +127,7 @@ void MountNamespace::mount(const std::filesystem::path& device, const std::files
   run([&] {
     if (::mount(device.c_str(), target.c_str(), filesystem.c_str(), parsed.flags,
                 parsed.data.c_str()) == 0) {
-      return;
+      return crash_point("mount");
     }
     const int error = errno;
     if (error == EINVAL && !options.empty()) {
@@ -152,7 +153,7 @@ std::uint64_t MountNamespace::trim(const std::filesystem::path& target, dev_t de
     if (info.st_dev != device) {
       throw Error(ErrorKind::kUnavailable, "something else is mounted at {} now", target.native());
     }
-    if (::ioctl(fd.get(), FITRIM, &range) == 0) return;
+    if (::ioctl(fd.get(), FITRIM, &range) == 0) return crash_point("trim");
     const int error = errno;
     range.len = 0;
     if (error == EINVAL) return;  // the file system ends before
@@ -168,7 +169,7 @@ std::uint64_t MountNamespace::trim(const std::filesystem::path& target, dev_t de
 void MountNamespace::unmount(const std::filesystem::path& target) const {
   run([&] {
     if (::umount2(target.c_str(), UMOUNT_NOFOLLOW) == 0 || errno == EINVAL || errno == ENOENT)
-      return;
+      return crash_point("umount");
     if (errno == EBUSY)
       throw Error(ErrorKind::kBusy, "a process still uses a file in {}", target.native());
     throw system_error(errno, fmt::format("can't unmount {}", target.native()));
@@ -212,6 +213,7 @@ bool MountNamespace::is_directory(const std::filesystem::path& path) const {
 
 void MountNamespace::make_directories(const std::filesystem::path& directory) const {
   run([&] { convoy::make_directories(directory); });
+  crash_point("directory made");
 }
 
 void MountNamespace::remove_directory(const std::filesystem::path& directory) const {
@@ -219,6 +221,7 @@ void MountNamespace::remove_directory(const std::filesystem::path& directory) co
     if (::rmdir(directory.c_str()) != 0 && errno != ENOENT) {
       throw system_error(errno, fmt::format("can't remove the directory {}", directory.native()));
     }
+    crash_point("directory removed");
   });
 }
 

@@ -13,6 +13,7 @@
 #include <spawn.h>
 #include <sys/wait.h>
 
+#include "base/crash_point.h"
 #include "base/error.h"
 #include "sys/unique_fd.h"
 
@@ -144,6 +145,7 @@ std::string run_command(const std::vector<std::string>& arguments,
     throw Error(ErrorKind::kUnavailable, "{} did not end within {} s and was killed", arguments[0],
                 std::chrono::duration_cast<std::chrono::seconds>(timeout).count());
   }
+  crash_point("command");
   while (!output.empty() && output.back() == '\n') output.pop_back();
   if (*status != 0) {
     const std::string how = WIFEXITED(*status)

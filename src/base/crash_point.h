@@ -1,0 +1,15 @@
+// Moments at which something has just changed that outlives this process: in the pool, the catalog,
+// a file system, a store. A crash there must be survived; tests/vm/crash_points_test.py tries it at
+// every one that an operation comes by.
+//
+// They stand in the few functions by which all changes are made, not in the operations, so that a
+// new step of one can't be forgotten.
+#pragma once
+
+namespace convoy {
+
+// Does nothing. `tests/vm/crash_points.cc` has another definition, for the daemon that is tested:
+// it notes `name`, and ends the process if its time has come.
+void crash_point(const char* name);
+
+}  // namespace convoy

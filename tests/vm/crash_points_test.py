@@ -1,0 +1,366 @@
+"""The daemon is killed at every crash point that an operation comes by (src/base/crash_point.h). After the next start the operation
+was done or was not, what was not done can be done, and nothing is left over.
+
+Each operation runs once to count its points; then it is made ready and run again for each of them, killed there. In the short form
+for some of them, another part each time of CONVOY_SEED; in the long form for all, and the start that recovers is killed, too.
+"""
+# budget: 1200
+# long budget: 7200
+# machine: --memory 2G
+
+import contextlib
+import ctypes
+import dataclasses
+import json
+import os
+import random
+import signal
+import sqlite3
+import unittest
+from collections.abc import Callable
+from pathlib import Path
+
+from support import (
+    DATA, LOG, META, MIB, ROOT, UNDONE_CREATE, Daemon, allow_kernel, convoy, convoy_json, dm_devices, docker, file_digests, mounts,
+    pool_options, remove_tree, run, shut_down_pool, snapshot_device, thin_check, wipe,
+)
+
+BUILD = Path(os.environ["CONVOY_BUILD_DIR"])
+LONG = bool(os.environ.get("CONVOY_TEST_LONG"))
+SEED = int(os.environ.get("CONVOY_SEED", "1"))
+EVERY = 1 if LONG else 6  # one of so many points
+
+CRASH, PASSED = Path("/run/convoy-crash"), Path("/run/convoy-crash.passed")
+NEVER = 1 << 30
+LOOK = Path("/mnt/look")
+MS_RDONLY = 1
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def arm(points: int) -> None:
+    PASSED.unlink(missing_ok=True)
+    CRASH.write_text(f"{points}\n")
+
+
+def passed() -> list[str]:
+    """The points that the daemon came by since it was armed; they count no more."""
+    CRASH.unlink(missing_ok=True)
+    return PASSED.read_text().splitlines() if PASSED.exists() else []
+
+
+def files_of(device: str) -> dict[str, str]:
+    """What is in the file system on a device, without a change of it."""
+    LOOK.mkdir(exist_ok=True)
+    if libc.mount(device.encode(), str(LOOK).encode(), b"ext4", MS_RDONLY, b"noload") != 0:
+        raise OSError(ctypes.get_errno(), f"{device} can't be mounted")
+    try:
+        return file_digests(LOOK)
+    finally:
+        libc.umount(str(LOOK).encode())
+
+
+def write(mountpoint: str, name: str, size: int = MIB) -> None:
+    """The same bytes for the same name."""
+    file = Path(mountpoint, name)
+    file.write_bytes(random.Random(name).randbytes(size))
+    descriptor = os.open(mountpoint, os.O_RDONLY)
+    libc.syncfs(descriptor)
+    os.close(descriptor)
+
+
+def create(name: str, *options: str) -> None:
+    convoy("create", name, "--size", "16M", *options)
+
+
+def create_with_files(*files: str, name: str = "db") -> str:
+    """A volume that is mounted."""
+    create(name)
+    mountpoint = convoy("mount", name)
+    for file in files:
+        write(mountpoint, file)
+    return mountpoint
+
+
+def snapshot(name: str, volume: str = "db") -> None:
+    convoy("snapshot", "create", volume, "--name", name)
+
+
+class Store:
+    """The destination of this run: the daemon would miss the store in one that was emptied."""
+
+    directory = Path("/tmp/backups/0")
+
+    @classmethod
+    def begin(cls) -> None:
+        cls.directory = cls.directory.with_name(str(int(cls.directory.name) + 1))
+        cls.directory.mkdir(parents=True)
+
+    @classmethod
+    def exists(cls) -> bool:
+        return (cls.directory / "convoy/store.json").exists()
+
+    @classmethod
+    def url(cls) -> str:
+        return f"vfs://{cls.directory}/"
+
+
+def back_up(name: str) -> str:
+    return convoy("backup", "create", name, "--dest", Store.url())
+
+
+def backups() -> dict[str, str]:
+    """URLs, by the name of the snapshot."""
+    if not Store.exists():
+        return {}
+    return {backup["SnapshotName"]: url for url, backup in convoy_json("backup", "list", Store.url()).items()}
+
+
+def docker_call(call: str, **fields: object) -> None:
+    answer = docker(f"VolumeDriver.{call}", **fields)
+    if "Err" in answer:
+        raise AssertionError(answer["Err"])
+
+
+def nothing() -> None:
+    pass
+
+
+def with_backups(*names: str) -> None:
+    mountpoint = create_with_files("one")
+    for number, name in enumerate(names):
+        snapshot(name)
+        back_up(name)
+        write(mountpoint, f"more{number}")
+    convoy("umount", "db")
+
+
+def with_old_backup() -> None:
+    with_backups("s1")
+    # The volume itself has moved on.
+    write(convoy("mount", "db"), "one", MIB // 2)
+    convoy("umount", "db")
+
+
+@dataclasses.dataclass
+class Operation:
+    ready: Callable[[], object]
+    act: Callable[[], object]
+
+
+OPERATIONS = {
+    "create": Operation(nothing, lambda: create("new")),
+    "create of a name that was used": Operation(lambda: (create("new"), convoy("delete", "new")), lambda: create("new")),
+    "delete": Operation(lambda: (create_with_files("one"), snapshot("s1"), convoy("umount", "db")), lambda: convoy("delete", "db")),
+    "mount": Operation(lambda: create("db"), lambda: convoy("mount", "db")),
+    "umount": Operation(lambda: create_with_files("one"), lambda: convoy("umount", "db")),
+    "umount by force": Operation(
+        lambda: (create("db"), docker_call("Mount", Name="db", ID="container")), lambda: convoy("umount", "--force", "db")
+    ),
+    "snapshot of a mounted volume": Operation(lambda: create_with_files("one"), lambda: snapshot("s1")),
+    "snapshot of a volume at rest": Operation(lambda: (create_with_files("one"), convoy("umount", "db")), lambda: snapshot("s1")),
+    "deletion of a snapshot": Operation(
+        lambda: (create_with_files("one"), snapshot("s1")), lambda: convoy("snapshot", "delete", "s1")
+    ),
+    "trim": Operation(lambda: create_with_files("one"), lambda: convoy("trim", "db")),
+    "first backup": Operation(lambda: (create_with_files("one"), snapshot("s1")), lambda: back_up("s1")),
+    "next backup": Operation(lambda: (with_backups("s1"), snapshot("s2")), lambda: back_up("s2")),
+    "deletion of a backup": Operation(lambda: with_backups("s1", "s2"), lambda: convoy("backup", "delete", backups()["s1"])),
+    "restore": Operation(lambda: with_backups("s1"), lambda: convoy("create", "copy", "--backup", backups()["s1"])),
+    "restore onto a volume": Operation(with_old_backup, lambda: convoy("restore", backups()["s1"], "--into", "db")),
+    "Docker's create": Operation(nothing, lambda: docker_call("Create", Name="new", Opts={"size": "16M"})),
+    "Docker's mount": Operation(lambda: create("db"), lambda: docker_call("Mount", Name="db", ID="container")),
+    "Docker's unmount": Operation(
+        lambda: (create("db"), docker_call("Mount", Name="db", ID="container")),
+        lambda: docker_call("Unmount", Name="db", ID="container"),
+    ),
+    "Docker's remove": Operation(lambda: create("db"), lambda: docker_call("Remove", Name="db")),
+}
+
+
+class CrashPoints(unittest.TestCase):
+    def setUp(self) -> None:
+        passed()
+        wipe(DATA, META)
+        remove_tree(ROOT)
+        LOG.unlink(missing_ok=True)
+        allow_kernel(UNDONE_CREATE)
+        self.daemon: Daemon | None = None
+        self.addCleanup(self.tear_down)
+
+    def start(self) -> None:
+        self.daemon = Daemon(pool=pool_options(), program=BUILD / "bin/crashing_daemon")
+
+    def tear_down(self) -> None:
+        passed()
+        if self._outcome.result.failures or self._outcome.result.errors:  # type: ignore[attr-defined]
+            Path(os.environ["VM_OUT"], f"{self.id()}.log").write_text(LOG.read_text()[-100_000:])
+        if self.daemon and self.daemon.process:
+            self.daemon.stop()
+        shut_down_pool()
+        thin_check()
+
+    # --- What users see, and what nobody sees ---
+
+    def visible(self) -> dict:
+        volumes = {}
+        for name, volume in convoy_json("list").items():
+            mountpoint = volume["MountPoint"]
+            snapshots = {}
+            for each in volume["Snapshots"]:
+                with snapshot_device(each) as device:
+                    snapshots[each] = files_of(device)
+            files = file_digests(mountpoint) if mountpoint else files_of(f"/dev/mapper/{name}")
+            volumes[name] = (volume["DriverInfo"]["Size"], mountpoint, files, snapshots)
+        return {"volumes": volumes, "backups": sorted(backups())}
+
+    def check_nothing_is_left(self) -> None:
+        volumes = convoy_json("list")
+        ids = [0]  # of the label, which is none
+        ids += [int(volume["DriverInfo"]["DevID"]) for volume in volumes.values()]
+        ids += [int(each["DriverInfo"]["DevID"]) for volume in volumes.values() for each in volume["Snapshots"].values()]
+        status = run("dmsetup", "status", "convoy-pool").stdout.split()
+        self.assertEqual(status[6], "-", "a metadata snapshot is held")
+        run("dmsetup", "message", "convoy-pool", "0", "reserve_metadata_snap")
+        in_pool = run("convoy-pdata_tools", "thin_ls", "-m", "--no-headers", "-o", "DEV", META).stdout.split()
+        run("dmsetup", "message", "convoy-pool", "0", "release_metadata_snap")
+        self.assertEqual(sorted(map(int, in_pool)), sorted(ids))
+        self.assertEqual(dm_devices(), sorted(["convoy-pool", *volumes]))
+        self.assertEqual(sorted(mounts()), sorted(volume["MountPoint"] for volume in volumes.values() if volume["MountPoint"]))
+        with contextlib.closing(sqlite3.connect(f"file:{ROOT}/catalog.db?mode=ro", uri=True)) as catalog:
+            self.assertEqual(catalog.execute("SELECT name, state FROM device WHERE state != 'ready'").fetchall(), [])
+            self.assertEqual(catalog.execute("SELECT count(*) FROM intent").fetchone(), (0,))
+        mountpoints = ROOT / "devicemapper/mounts"
+        directories = [str(path) for path in mountpoints.iterdir()] if mountpoints.exists() else []
+        self.assertLessEqual(set(directories), set(mounts()), "a mount point is left")
+
+    def check_backups(self) -> None:
+        if Store.exists():
+            self.assertEqual(convoy_json("backup", "verify", Store.url())["Damaged"], [])
+
+    # --- The campaign ---
+
+    def make_ready(self, operation: Operation) -> None:
+        Store.begin()
+        operation.ready()
+
+    def clear_away(self) -> None:
+        for name, volume in convoy_json("list").items():
+            if volume["MountPoint"]:
+                convoy("umount", "--force", name)
+            convoy("delete", name)
+
+    def crash(self, operation: Operation, point: int) -> tuple[str, bool]:
+        """Where it was killed, and whether the operation was answered with success all the same."""
+        arm(point)
+        try:
+            operation.act()
+            answered = True
+        except (AssertionError, OSError, json.JSONDecodeError):
+            answered = False
+        names = passed()
+        self.assertEqual(len(names), point, "the operation does not come by this point each time")
+        self.assertEqual(self.daemon.wait(), -signal.SIGKILL)
+        return names[-1], answered
+
+    def check_operation(self, name: str) -> None:
+        operation = OPERATIONS[name]
+        self.make_ready(operation)
+        before = self.visible()
+        arm(NEVER)
+        operation.act()
+        points = passed()
+        after = self.visible()
+        self.check_nothing_is_left()
+        self.assertTrue(points, "no crash point stands in its way")
+        self.clear_away()
+        chosen = range(1 + (SEED + len(name)) % min(EVERY, len(points)), len(points) + 1, EVERY)
+        for point in chosen:
+            self.make_ready(operation)
+            where, answered = self.crash(operation, point)
+            with self.subTest(point=point, after=where):
+                recoveries = self.recover()
+                found = self.visible()
+                self.assertIn(found, [after] if answered else [before, after])
+                self.check_nothing_is_left()
+                self.check_backups()
+                if found == before != after:
+                    operation.act()
+                    self.assertEqual(self.visible(), after)
+                    self.check_backups()
+            print(f"{name}: killed at {point} of {len(points)}, {where}; {recoveries} starts", flush=True)
+            self.clear_away()
+
+    # --- Starts are operations, too ---
+
+    def check_starts(self, ready: Callable[[], object], start: Callable[[], object]) -> None:
+        ready()
+        arm(NEVER)
+        start()
+        points = len(passed())
+        before = self.visible()
+        for point in range(1 + SEED % EVERY, points + 1, EVERY):
+            with self.subTest(point=point):
+                ready()
+                arm(point)
+                with self.assertRaisesRegex(AssertionError, "the daemon did not start"):
+                    start()
+                where = passed()[-1]
+                start()
+                self.assertEqual(self.visible(), before)
+                self.check_nothing_is_left()
+                print(f"killed at {point} of {points}, {where}", flush=True)
+
+    def test_the_first_start(self) -> None:
+        def ready() -> None:
+            if self.daemon and self.daemon.process:
+                self.daemon.stop()
+            shut_down_pool()
+            wipe(DATA, META)
+            remove_tree(ROOT)
+
+        self.check_starts(ready, self.start)
+
+    def test_a_start_after_a_reboot(self) -> None:
+        self.start()
+        create_with_files("one", "two")
+        snapshot("s1")
+        create("other")
+
+        def reboot() -> None:
+            self.daemon.stop()
+            shut_down_pool()
+
+        self.check_starts(reboot, self.daemon.start)
+        self.clear_away()
+
+    def recover(self) -> int:
+        """Starts again; in the long form a start is killed, too, at each of its points. How many starts it took."""
+        starts = 1
+        while LONG:
+            arm(starts)
+            with contextlib.suppress(AssertionError):
+                self.daemon.start()
+            passed()
+            if self.daemon.process:
+                return starts
+            starts += 1
+        self.daemon.start()
+        return starts
+
+
+def add_tests() -> None:
+    for name in OPERATIONS:
+
+        def test(self: CrashPoints, name: str = name) -> None:
+            self.start()
+            self.check_operation(name)
+
+        setattr(CrashPoints, "test_" + name.replace(" ", "_").replace("'", "_"), test)
+
+
+add_tests()
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
