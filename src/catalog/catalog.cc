@@ -2,6 +2,7 @@
 
 #include <catalog_schema.h>
 
+#include "base/crash_point.h"
 #include "base/error.h"
 #include "base/limits.h"
 #include "catalog/access.h"
@@ -34,6 +35,7 @@ Catalog::Catalog(const std::filesystem::path& file) {
       database_->exec(kCatalogSchema);
       database_->exec(fmt::format("PRAGMA user_version = {}", kSchemaVersion));
       transaction.commit();
+      crash_point("catalog made");
     });
   });
 }

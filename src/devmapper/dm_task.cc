@@ -141,7 +141,7 @@ int DmTask::try_run() {
       if (error == 0) error = EIO;  // it failed before it asked the kernel
     }
   }
-  if (changes_nodes(type_)) crash_point("dm device");
+  if (error == 0 && changes_nodes(type_)) crash_point("dm device");
   if (cookie != 0) wait_for_udev(cookie);
   {
     // Without udev, nodes are made by the library, when it is told that nobody else will.

@@ -19,9 +19,10 @@ namespace {
 
 // Beside the daemon's program, as it is installed and built; other programs stand in bin/.
 UniqueFd open_program() {
-  const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe");
+  std::error_code ignored;  // what can't be found can't be opened
+  const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", ignored);
   std::filesystem::path program = self.parent_path() / kSuspendGuardProgram;
-  if (!std::filesystem::exists(program))
+  if (!std::filesystem::exists(program, ignored))
     program = self.parent_path().parent_path() / "libexec/convoy" / kSuspendGuardProgram;
   UniqueFd file(::open(program.c_str(), O_PATH | O_CLOEXEC));
   if (!file)

@@ -1,5 +1,6 @@
 // What the daemon and its suspend guard say to each other over a socket: one packet each way. They
-// are of one version, since the daemon starts the program that was there when it started itself.
+// are of one version, since the daemon takes the program that is there when it brings the pool up.
+// A packet of another size ends the guard.
 #pragma once
 
 #include <cstdint>

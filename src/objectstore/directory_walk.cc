@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
+#include "base/crash_point.h"
 #include "base/error.h"
 #include "objectstore/object_store.h"
 
@@ -49,8 +50,11 @@ UniqueFd open_child(int parent, const std::string& name) {
 UniqueFd make_child(int parent, const std::string& name) {
   UniqueFd child = open_child(parent, name);
   if (child) return child;
-  if (::mkdirat(parent, name.c_str(), 0755) != 0 && errno != EEXIST) {
-    if (errno == ENOENT) return {};
+  if (::mkdirat(parent, name.c_str(), 0755) == 0) {
+    crash_point("directory made");
+  } else if (errno == ENOENT) {
+    return {};
+  } else if (errno != EEXIST) {
     throw_stale_or(fmt::format("can't make the directory {}", name));
   }
   // Also when another has just made it, since that one may not have come to the sync yet.
@@ -119,6 +123,7 @@ void remove_empty_directories(int root, std::string_view directory) {
     const UniqueFd parent = open_directory(root, split.directory);
     if (!parent) return;
     if (::unlinkat(parent.get(), std::string(split.name).c_str(), AT_REMOVEDIR) != 0) return;
+    crash_point("directory removed");
     ::fsync(parent.get());  // if it fails, a power cut brings back an empty directory
     directory = split.directory;
   }

@@ -80,7 +80,10 @@ void fsync_directory(const std::filesystem::path& directory) {
 }
 
 void make_directories(const std::filesystem::path& directory) {
-  if (::mkdir(directory.c_str(), 0755) == 0) return fsync_directory(directory.parent_path());
+  if (::mkdir(directory.c_str(), 0755) == 0) {
+    crash_point("directory made");
+    return fsync_directory(directory.parent_path());
+  }
   if (errno == ENOENT && directory.has_parent_path() && directory.parent_path() != directory) {
     make_directories(directory.parent_path());
     return make_directories(directory);

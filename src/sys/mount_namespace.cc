@@ -213,7 +213,6 @@ bool MountNamespace::is_directory(const std::filesystem::path& path) const {
 
 void MountNamespace::make_directories(const std::filesystem::path& directory) const {
   run([&] { convoy::make_directories(directory); });
-  crash_point("directory made");
 }
 
 void MountNamespace::remove_directory(const std::filesystem::path& directory) const {

@@ -9,6 +9,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/crash_point.h"
 #include "base/error.h"
 #include "base/limits.h"
 #include "sys/file.h"
@@ -166,6 +167,7 @@ void rename_file(const std::filesystem::path& file) {
   }
   if (::rename(file.c_str(), target.c_str()) != 0)
     throw system_error(errno, fmt::format("can't rename {}", file.native()));
+  crash_point("file renamed");
 }
 
 }  // namespace

@@ -1,25 +1,34 @@
 // The crash points of a daemon that ends itself at one of them. The file /run/convoy-crash, while
 // it is there, says at which: the number of points until then. What is passed is written down, line
 // by line, in /run/convoy-crash.passed.
+#include <cerrno>
 #include <csignal>
+#include <cstdlib>
 #include <fstream>
 #include <mutex>
+#include <string>
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include "base/crash_point.h"
+#include "sys/unique_fd.h"
 
 namespace convoy {
 
 void crash_point(const char* name) {
   static std::mutex mutex;
   const std::lock_guard lock(mutex);
-  constexpr const char* kFile = "/run/convoy-crash";
-  int left = 0;
-  if (!(std::ifstream(kFile) >> left)) return;
+  // Who removes it while we are here finds it removed: it is written to, not made.
+  const UniqueFd file(::open("/run/convoy-crash", O_RDWR | O_CLOEXEC));
+  if (!file) return;
+  std::string text(16, '\0');
+  if (::pread(file.get(), text.data(), text.size(), 0) <= 0) return;
+  const long left = std::strtol(text.c_str(), nullptr, 10) - 1;
   std::ofstream("/run/convoy-crash.passed", std::ios::app) << name << std::endl;
-  if (--left == 0) ::kill(::getpid(), SIGKILL);
-  std::ofstream(kFile) << left << std::endl;
+  if (left == 0) ::kill(::getpid(), SIGKILL);
+  text = std::to_string(left) + "\n         ";
+  (void)!::pwrite(file.get(), text.data(), text.size(), 0);
 }
 
 }  // namespace convoy

@@ -38,11 +38,11 @@ class References(PoolTest):
         convoy("create", "db", "--size", "64M")
         uuid = convoy_json("inspect", "db")["UUID"]
         for reference in ("db", uuid, uuid.upper(), uuid[:8]):
-            self.assertEqual(convoy_json("inspect", reference)["UUID"], uuid)
+            self.assertEqual(json.loads(convoy("inspect", reference))["UUID"], uuid)
         mountpoint = convoy("mount", uuid[:8])
         self.assertEqual(mounts(), [mountpoint])
         convoy("snapshot", "create", uuid[:8], "--name", "s1")
-        snapshot = convoy_json("snapshot", "inspect", "s1")["UUID"]
+        snapshot = json.loads(convoy("snapshot", "inspect", "s1"))["UUID"]
         self.assertEqual(convoy_json("inspect", "db")["Snapshots"]["s1"]["UUID"], snapshot)
         url = convoy("backup", "create", snapshot[:8], "--dest", self.url)
         self.assertEqual(convoy_json("backup", "inspect", url)["SnapshotUUID"], snapshot)
@@ -59,7 +59,7 @@ class References(PoolTest):
 
     def test_info_and_list_show_convoys_fields(self) -> None:
         convoy("create", "db", "--size", "64M")
-        info = convoy_json("info")
+        info = json.loads(convoy("info"))
         self.assertEqual(
             list(info["General"]),
             ["Root", "DriverList", "DefaultDriver", "MountNamespaceFD", "IgnoreDockerDelete", "CreateOnDockerMount", "CmdTimeout"],

@@ -10,7 +10,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from support import KIB, MIB, PoolTest, convoy, convoy_error, convoy_json, device_digest, run, snapshot_device
+from support import KIB, MIB, PoolTest, convoy, convoy_error, convoy_json, device_digest, file_digest, run, snapshot_device
 
 sys.path.append(str(Path(__file__).parent.parent / "functional"))
 import second_reader  # noqa: E402
@@ -60,7 +60,7 @@ class Gc(PoolTest):
         backup, lineage = (url.split(f"{name}=")[1][:36] for name in ("backup", "volume"))
         with tempfile.NamedTemporaryFile() as output:
             second_reader.restore(self.destination, lineage, backup, Path(output.name))
-            self.assertEqual(device_digest(output.name), digest)
+            self.assertEqual(file_digest(output.name), digest)
 
     def test_half_dead_packs_are_rewritten(self) -> None:
         url = self.make_half_dead()

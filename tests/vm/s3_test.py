@@ -10,8 +10,8 @@ import unittest
 from pathlib import Path
 
 from support import (
-    MIB, ROOT, Daemon, PoolTest, convoy, convoy_error, convoy_json, device_digest, docker, pool_options, run, snapshot_device,
-    thin_check, wipe,
+    MIB, ROOT, Daemon, PoolTest, convoy, convoy_error, convoy_json, device_digest, docker, file_digest, pool_options, run,
+    snapshot_device, thin_check, wipe,
 )
 
 TREE = Path(__file__).resolve().parents[2]
@@ -91,7 +91,7 @@ class S3(PoolTest):
             s3cmd(self.port, "get", "--recursive", self.url, directory + "/")
             backup, lineage = (first.split(f"{name}=")[1][:36] for name in ("backup", "volume"))
             second_reader.restore(Path(directory), lineage, backup, Path(output.name))
-            self.assertEqual(device_digest(output.name), self.digest("s1"))
+            self.assertEqual(file_digest(output.name), self.digest("s1"))
 
         convoy("backup", "delete", first)
         convoy("backup", "delete", unchanged)

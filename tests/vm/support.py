@@ -78,6 +78,12 @@ def allow_kernel(pattern: str) -> None:
 UNDONE_CREATE = "thin: Deletion of thin device [0-9]+ failed"
 
 
+class NotStarted(AssertionError):
+    def __init__(self, status: int | None, log: str) -> None:
+        super().__init__(f"the daemon did not start, but ended with {status}:\n{log}")
+        self.status = status  # nothing if it ran but did not answer
+
+
 class Daemon:
     """A daemon under a root, on a socket. `pool` is what its first start is given, `options` what every start is given."""
 
@@ -98,9 +104,10 @@ class Daemon:
         deadline = time.monotonic() + 30
         while not is_served(self.socket):
             if self.process.poll() is not None or time.monotonic() > deadline:
+                status = self.process.poll()
                 self.process.kill()
                 self.wait()
-                raise AssertionError(f"the daemon did not start:\n{LOG.read_text()[-3000:]}")
+                raise NotStarted(status, LOG.read_text()[-3000:])
             time.sleep(0.02)
 
     def stop(self, how: int = signal.SIGTERM) -> int:
@@ -148,6 +155,7 @@ class DockerCall(http.client.HTTPConnection):
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(300)
         self.sock.connect(str(self.path))
 
 
@@ -238,6 +246,11 @@ def device_digest(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def file_digest(path: str | Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def compare_devices(path: str | Path, other: str | Path) -> None:
     """Bit for bit, as cmp does."""
     offset = 0
@@ -250,7 +263,7 @@ def compare_devices(path: str | Path, other: str | Path) -> None:
 def file_digests(directory: str | Path) -> dict[str, str]:
     base = Path(directory)
     return {
-        str(path.relative_to(base)): hashlib.sha256(path.read_bytes()).hexdigest()
+        str(path.relative_to(base)): file_digest(path)
         for path in sorted(base.rglob("*"))
         if path.is_file() and not path.is_symlink()
     }

@@ -373,7 +373,7 @@ class Interactive(MachineTest):
 
     def test_playground_is_a_usable_shell(self) -> None:
         seen = b""
-        with self.terminal(str(HERE / "playground.sh")) as (process, master):
+        with self.terminal("bash", "-c", f"{HERE}/playground.sh; dmsetup ls; ls /tmp") as (process, master):
 
             def expect(text: bytes) -> None:
                 nonlocal seen
@@ -408,6 +408,7 @@ class Interactive(MachineTest):
             enter(CONTROL_D)
             expect(b"There are stopped jobs")
             enter(CONTROL_D)
+            expect(b"No devices found")
             self.assertEqual(process.wait(20), 0)
 
 

@@ -30,6 +30,10 @@ namespace {
 
 using Ptrace = long(__ptrace_request request, pid_t process, void* address, void* data);
 
+// PTRACE_OLDSETOPTIONS, by which UML begins with a process; its header and sys/ptrace.h exclude
+// each other.
+constexpr int kOldSetOptions = 21;
+
 void* const kXstate = reinterpret_cast<void*>(std::uintptr_t{NT_X86_XSTATE});
 
 // UML calls this on small stacks, and on one thread.
@@ -66,10 +70,12 @@ struct Known {
   std::size_t size = 0;
   std::array<std::byte, 4096> registers;
 
-  void write_what_is_due(Ptrace& next) {
-    if (state == State::kWritten)
-      write_now(next, process, kXstate, {.iov_base = registers.data(), .iov_len = size});
+  // 0, or what the host has refused them with.
+  long write_what_is_due(Ptrace& next) {
+    const bool due = state == State::kWritten;
     state = State::kUnknown;
+    if (!due) return 0;
+    return write_now(next, process, kXstate, {.iov_base = registers.data(), .iov_len = size});
   }
 
   long read(Ptrace& next, iovec& to) {
@@ -93,7 +99,8 @@ struct Known {
       state = State::kUnknown;
       return write_now(next, process, kXstate, from);
     }
-    if (state == State::kRead && from.iov_len == size &&
+    // A host with fewer registers has given fewer than UML writes.
+    if (state == State::kRead && from.iov_len >= size &&
         std::memcmp(registers.data(), from.iov_base, size) == 0)
       return 0;
     size = from.iov_len;
@@ -144,9 +151,12 @@ extern "C" long ptrace(__ptrace_request request, ...) noexcept {
     case PTRACE_SYSEMU_SINGLESTEP:
     case PTRACE_SYSCALL:
     case PTRACE_SINGLESTEP:
-      known_of(*next, process).write_what_is_due(*next);
+    case PTRACE_GETFPREGS:  // a part of them
+    case PTRACE_SETFPREGS:
+      if (const long result = known_of(*next, process).write_what_is_due(*next); result != 0)
+        return result;
       break;
-    case PTRACE_SETOPTIONS:  // it is new, perhaps under the number of one that has ended
+    case kOldSetOptions:  // it is new, perhaps under the number of one that has ended
       known_of(*next, process).state = Known::State::kUnknown;
       break;
     default:
