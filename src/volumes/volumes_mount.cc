@@ -221,8 +221,9 @@ void Volumes::require_unmounted(const VolumeRow& volume, const std::filesystem::
 }
 
 void Volumes::forget_mountpoint(const VolumeRow& volume, const std::filesystem::path& target) {
-  catalog_.clear_mountpoint(volume.uuid);
+  // In this order: of a directory that the catalog doesn't know, nobody would.
   remove_default_mountpoint(volume, target);
+  catalog_.clear_mountpoint(volume.uuid);
 }
 
 void Volumes::remove_default_mountpoint(const VolumeRow& volume,

@@ -193,6 +193,7 @@ class CrashPoints(unittest.TestCase):
 
     def start(self) -> None:
         self.daemon = Daemon(pool=pool_options(), program=BUILD / "bin/crashing_daemon")
+        (ROOT / "devicemapper/mounts").mkdir(parents=True, exist_ok=True)  # which the first mount would make, and no other
 
     def tear_down(self) -> None:
         passed()

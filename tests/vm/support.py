@@ -182,7 +182,7 @@ def api(method: str, path: str, **fields: str) -> dict:
     connection.close()
     if response.status != 200:
         raise AssertionError(f"{method} {path}: {response.status} {body!r}")
-    return json.loads(body)
+    return json.loads(body or "{}")
 
 
 def mounts() -> list[str]:
