@@ -26,7 +26,7 @@ _convoy() {
     --driver) if [[ $command == create ]]; then ((i++)); fi ;;
     -* | =) ;;
     *)
-      if [[ -z $command && -z $group && ${COMP_WORDS[i]} == @(snapshot|backup|jobs) ]]; then
+      if [[ -z $command && -z $group && ${COMP_WORDS[i]} == @(pool|snapshot|backup|jobs) ]]; then
         group=${COMP_WORDS[i]}
       elif [[ -z $command ]]; then
         command=${group:+$group }${COMP_WORDS[i]}
@@ -52,7 +52,7 @@ _convoy() {
   --drivers) words=devicemapper ;;
   --driver) if [[ $command == create ]]; then words=devicemapper; fi ;;
   --driver-opts)
-    words='dm.datadev= dm.metadatadev= dm.thinpoolname= dm.thinpoolblocksize= dm.defaultvolumesize= dm.fs='
+    words='dm.datadev= dm.metadatadev= dm.thinpoolname= dm.thinpoolblocksize= dm.defaultvolumesize= dm.fs= dm.lowwatermark= dm.whenfull='
     compopt -o nospace 2>/dev/null
     ;;
   --fs) words='ext4 xfs' ;;
@@ -91,7 +91,8 @@ _convoy() {
     esac
   elif [[ -z $words ]]; then
     case ${command:-$group} in
-    '') words='daemon create delete mount umount restore trim list inspect info snapshot backup jobs' ;;
+    '') words='daemon create delete mount umount restore trim list inspect info pool snapshot backup jobs' ;;
+    pool) words=grow ;;
     snapshot) words='create delete inspect' ;;
     jobs) words=cancel ;;
     backup) words='create list inspect verify delete gc unlock' ;;

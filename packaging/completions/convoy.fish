@@ -60,10 +60,12 @@ complete -c convoy -n __convoy_lacks_word -a trim -d 'Give free blocks back to t
 complete -c convoy -n __convoy_lacks_word -a list -d 'Show all volumes'
 complete -c convoy -n __convoy_lacks_word -a inspect -d 'Show a volume'
 complete -c convoy -n __convoy_lacks_word -a info -d 'Show settings and the pool'
+complete -c convoy -n __convoy_lacks_word -a pool -d 'Care for the thin pool'
 complete -c convoy -n __convoy_lacks_word -a snapshot -d 'Create, delete and show snapshots'
 complete -c convoy -n __convoy_lacks_word -a backup -d 'Create, list, show, verify and delete backups'
 complete -c convoy -n __convoy_lacks_word -a jobs -d 'Show or cancel what the daemon works on'
 complete -c convoy -n '__convoy_lacks_word jobs' -a cancel
+complete -c convoy -n '__convoy_lacks_word pool' -a grow
 complete -c convoy -n '__convoy_lacks_word snapshot' -a 'create delete inspect'
 complete -c convoy -n '__convoy_lacks_word backup' -a 'create list inspect verify delete gc unlock'
 
@@ -73,7 +75,7 @@ complete -c convoy -n '__convoy_is daemon' -l log-format -xa 'text json' -d 'For
 complete -c convoy -n '__convoy_is daemon' -l socket-group -xa '(__fish_complete_groups)' -d 'Who may use the socket too'
 complete -c convoy -n '__convoy_is daemon' -l drivers -xa devicemapper -d Driver
 complete -c convoy -n '__convoy_is daemon' -l driver-opts -d 'Option of the pool' \
-    -xa 'dm.datadev= dm.metadatadev= dm.thinpoolname= dm.thinpoolblocksize= dm.defaultvolumesize= dm.fs='
+    -xa 'dm.datadev= dm.metadatadev= dm.thinpoolname= dm.thinpoolblocksize= dm.defaultvolumesize= dm.fs= dm.lowwatermark= dm.whenfull='
 complete -c convoy -n '__convoy_is daemon' -l s3-settings -rF -d 'What destinations in S3 need'
 complete -c convoy -n '__convoy_is daemon' -l mnt-ns -rF -d 'Mount in this mount namespace'
 complete -c convoy -n '__convoy_is daemon' -l cmd-timeout -x -d 'End mkfs after this time'

@@ -34,6 +34,9 @@ inline constexpr Sectors kDefaultPoolBlock{4096};
 // the volume waits for a step, and work that is cancelled ends after it.
 inline constexpr std::uint64_t kTrimStep = kGiB;
 
+// Blocks of the metadata device (dm-thin-metadata.h: THIN_METADATA_BLOCK_SIZE).
+inline constexpr std::uint64_t kMetadataBlockBytes = 4096;
+
 // The smallest metadata device we start a pool on. The kernel wants room for its superblock, space
 // maps and a first transaction; thin_metadata_size advises 2 MiB as the least.
 inline constexpr std::uint64_t kMinMetadataDevice = 2 * kMiB;
@@ -41,6 +44,16 @@ inline constexpr std::uint64_t kMinMetadataDevice = 2 * kMiB;
 // How many ranges of a volume are held that may have changed: 2^19 of 24 bytes are 12 MiB, and a
 // backup has some three times that of them. 1 TiB in pool blocks of 2 MiB can't have more.
 inline constexpr std::size_t kMaxChangedRanges = 1U << 19U;
+
+// A pool that is used to so many percent, of its data or its metadata device, is warned of by
+// default; and from the second on it takes no new volumes and snapshots, so that those there are
+// can be written for a while. The kernel stops all changes when the metadata device is full.
+inline constexpr unsigned kDefaultLowWatermark = 80;
+inline constexpr unsigned kRefusalPercent = 95;
+
+// The kernel tells of a data device that gets full, but not of one that has got room again and is
+// filled again, nor of metadata below its own mark: so we look as often as this, too.
+inline constexpr std::chrono::seconds kPoolWatchInterval{30};
 
 inline constexpr std::uint64_t kDefaultVolumeSize = 100 * kGiB;
 

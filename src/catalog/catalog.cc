@@ -1,5 +1,7 @@
 #include "catalog/catalog.h"
 
+#include <array>
+
 #include <catalog_schema.h>
 
 #include "base/crash_point.h"
@@ -10,7 +12,15 @@
 namespace convoy {
 namespace {
 
-constexpr int kSchemaVersion = 1;
+constexpr int kSchemaVersion = 2;
+
+// From the version that is the index, counted from 1, to the next.
+constexpr std::array kMigrations = {
+    "ALTER TABLE pool ADD COLUMN low_watermark INTEGER NOT NULL DEFAULT 80;"
+    "ALTER TABLE pool ADD COLUMN when_full TEXT NOT NULL DEFAULT 'error' "
+    "CHECK (when_full IN ('error', 'queue'));",
+};
+static_assert(kMigrations.size() + 1 == kSchemaVersion);
 
 }  // namespace
 
@@ -32,7 +42,12 @@ Catalog::Catalog(const std::filesystem::path& file) {
       }
       if (version == kSchemaVersion) return;
       SQLite::Transaction transaction(*database_);
-      database_->exec(kCatalogSchema);
+      if (version == 0) {
+        database_->exec(kCatalogSchema);
+      } else {
+        for (int from = version; from < kSchemaVersion; ++from)
+          database_->exec(kMigrations.at(static_cast<std::size_t>(from - 1)));
+      }
       database_->exec(fmt::format("PRAGMA user_version = {}", kSchemaVersion));
       transaction.commit();
       crash_point("catalog made");
@@ -50,7 +65,8 @@ std::optional<PoolRow> Catalog::pool() {
     SQLite::Statement row = access.query(
         "SELECT uuid, name, state, data_device, data_size, metadata_device, metadata_size, "
         "block_sectors,"
-        "       transaction_id, default_size, default_filesystem, labelled FROM pool");
+        "       transaction_id, default_size, default_filesystem, labelled, low_watermark, "
+        "       when_full FROM pool");
     if (!row.executeStep()) return std::nullopt;
     PoolRow pool;
     pool.uuid = uuid_at(row, 0);
@@ -66,6 +82,8 @@ std::optional<PoolRow> Catalog::pool() {
     pool.default_size = unsigned_at(row, 9);
     pool.default_filesystem = row.getColumn(10).getString();
     pool.labelled = row.getColumn(11).getInt() != 0;
+    pool.low_watermark = row.getColumn(12).getUInt();
+    pool.queue_when_full = row.getColumn(13).getString() == "queue";
     return pool;
   });
 }
@@ -77,11 +95,12 @@ void Catalog::insert_pool(const PoolRow& pool) {
         "INSERT INTO pool (id, uuid, name, state, data_device, data_size, metadata_device, "
         "metadata_size, block_sectors,"
         "                  transaction_id, next_thin_id, default_size, default_filesystem, "
-        "labelled)"
-        " VALUES (1, ?, ?, 'creating', ?, ?, ?, ?, ?, ?, 1, ?, ?, ?)",
+        "labelled, low_watermark, when_full)"
+        " VALUES (1, ?, ?, 'creating', ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?)",
         pool.uuid, pool.name, pool.data_device, pool.data_size, pool.metadata_device,
         pool.metadata_size, pool.block_size.count, pool.transaction_id, pool.default_size,
-        pool.default_filesystem, pool.labelled ? 1U : 0U);
+        pool.default_filesystem, pool.labelled ? 1U : 0U, pool.low_watermark,
+        pool.queue_when_full ? "queue" : "error");
     access.commit();
   });
 }
@@ -112,10 +131,14 @@ void Catalog::set_pool_devices(const PoolRow& pool) {
   });
 }
 
-void Catalog::set_pool_defaults(std::uint64_t size, const std::string& filesystem) {
+void Catalog::set_pool_settings(const PoolRow& pool) {
   guarded([&] {
     Access access(*this);
-    access.execute("UPDATE pool SET default_size = ?, default_filesystem = ?", size, filesystem);
+    access.execute(
+        "UPDATE pool SET default_size = ?, default_filesystem = ?, low_watermark = ?, when_full = "
+        "?",
+        pool.default_size, pool.default_filesystem, pool.low_watermark,
+        pool.queue_when_full ? "queue" : "error");
     access.commit();
   });
 }

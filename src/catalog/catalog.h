@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/limits.h"
 #include "base/time.h"
 #include "base/units.h"
 #include "base/uuid.h"
@@ -39,7 +40,9 @@ struct PoolRow {
   std::uint64_t transaction_id = 0;
   std::uint64_t default_size = 0;
   std::string default_filesystem;
-  bool labelled = true;  // see volumes/pool_label.h
+  unsigned low_watermark = kDefaultLowWatermark;  // percent
+  bool queue_when_full = false;                   // else writes to a full pool fail
+  bool labelled = true;                           // see volumes/pool_label.h
 };
 
 enum class DeviceState { kCreating, kReady, kDeleting };
@@ -113,7 +116,8 @@ class Catalog {
   void set_pool_ready();
   // Records this row's devices, with their sizes.
   void set_pool_devices(const PoolRow& pool);
-  void set_pool_defaults(std::uint64_t size, const std::string& filesystem);
+  // Records this row's settings: defaults of volumes, low water mark, behaviour when full.
+  void set_pool_settings(const PoolRow& pool);
   // Inserts all rows as they are given, in place of all volumes and snapshots there are. Thin ids
   // are given out from `next_thin_id` on.
   void take_over(const std::vector<TakenOverVolume>& volumes, std::uint32_t next_thin_id);

@@ -93,6 +93,27 @@ TEST_F(CatalogTest, RefusesACatalogOfALaterVersion) {
   EXPECT_THAT(message_of([&] { open(); }), HasSubstr("newer version"));
 }
 
+TEST_F(CatalogTest, BringsOneOfTheFirstVersionUpToDate) {
+  create_volume("db");
+  catalog_.reset();
+  SQLite::Database((directory_ / "catalog.db").native(), SQLite::OPEN_READWRITE)
+      .exec(
+          "ALTER TABLE pool DROP COLUMN low_watermark;"
+          "ALTER TABLE pool DROP COLUMN when_full;"
+          "PRAGMA user_version = 1");
+  open();
+  PoolRow pool = catalog_->pool().value();
+  EXPECT_EQ(pool.low_watermark, 80U);
+  EXPECT_FALSE(pool.queue_when_full);
+  pool.low_watermark = 70;
+  pool.queue_when_full = true;
+  catalog_->set_pool_settings(pool);
+  open();
+  EXPECT_EQ(catalog_->pool()->low_watermark, 70U);
+  EXPECT_TRUE(catalog_->pool()->queue_when_full);
+  EXPECT_EQ(catalog_->find_volume("db").name, "db");
+}
+
 TEST_F(CatalogTest, FindsByNameByUuidAndByTheStartOfAUuid) {
   const VolumeRow volume = create_volume("db");
   const std::string uuid = volume.uuid.to_string();

@@ -1,4 +1,4 @@
--- The catalog: what this host knows of its pool, volumes, snapshots, mounts and backups. Version 1 (PRAGMA user_version).
+-- The catalog: what this host knows of its pool, volumes, snapshots, mounts and backups. Version 2 (PRAGMA user_version).
 -- Sizes are bytes, times milliseconds since 1970, UUIDs their canonical text.
 
 -- The one pool of this root.
@@ -20,7 +20,9 @@ CREATE TABLE pool (
     transaction_id     INTEGER NOT NULL,
     next_thin_id       INTEGER NOT NULL,
     default_size       INTEGER NOT NULL,
-    default_filesystem TEXT    NOT NULL
+    default_filesystem TEXT    NOT NULL,
+    low_watermark      INTEGER NOT NULL,              -- percent
+    when_full          TEXT    NOT NULL CHECK (when_full IN ('error', 'queue'))
 ) STRICT;
 
 -- Every thin device of the pool: volumes and snapshots share one space of names and one of thin ids.

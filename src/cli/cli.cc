@@ -143,6 +143,16 @@ void add_volume_commands(CLI::App& app, const GlobalOptions& global) {
   });
 }
 
+void add_pool_commands(CLI::App& app, const GlobalOptions& global) {
+  CLI::App* const pool = command(app, "pool", "Care for the thin pool");
+  require_command(*pool);
+  command(*pool, "grow", "Use the whole of its devices, which have become larger")
+      ->callback([&global] {
+        Client client(global.socket);
+        run_pool_grow(client);
+      });
+}
+
 struct SnapshotArguments {
   std::string volume;
   std::string name;
@@ -339,6 +349,7 @@ void add_commands(CLI::App& app, GlobalOptions& options) {
   app.add_flag("-d,--debug", options.debug, "Log in detail");
   app.add_flag("--verbose", options.verbose, "Print JSON where a command prints a name");
   add_volume_commands(app, options);
+  add_pool_commands(app, options);
   add_snapshot_commands(app, options);
   add_backup_commands(app, options);
   add_job_commands(app, options);

@@ -44,6 +44,7 @@ enum class ListDetail { kAll, kDriverInfo };
 void run_list(Client& client, ListDetail detail);
 void run_inspect(Client& client, const std::string& volume);
 void run_info(Client& client);
+void run_pool_grow(Client& client);
 
 void run_snapshot_create(Client& client, const std::string& volume, const std::string& name);
 void run_snapshot_delete(Client& client, const std::vector<std::string>& snapshots);

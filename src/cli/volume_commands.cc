@@ -91,4 +91,8 @@ void run_info(Client& client) {
   print_json(client.call({"GET", "/v1/info"}));
 }
 
+void run_pool_grow(Client& client) {
+  print_json(client.call({"POST", "/v1/pool/grow"}));
+}
+
 }  // namespace convoy

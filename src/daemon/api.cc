@@ -14,6 +14,7 @@
 #include "daemon/job_stream.h"
 #include "daemon/request_fields.h"
 #include "daemon/views.h"
+#include "volumes/pool_space.h"
 
 namespace convoy {
 namespace {
@@ -70,37 +71,37 @@ void check_driver(const std::string& driver) {
               driver, kDriverName);
 }
 
-const char* to_text(PoolStatus::Mode mode) {
-  switch (mode) {
-    case PoolStatus::Mode::kReadWrite:
-      return "read-write";
-    case PoolStatus::Mode::kReadOnly:
-      return "read-only";
-    case PoolStatus::Mode::kOutOfDataSpace:
-      return "out of data space";
-    case PoolStatus::Mode::kFailed:
-      return "failed";
+// Something to act on unless it is "enough".
+std::string describe_space(const PoolStatus& status, const PoolRow& pool) {
+  const PoolSpace space = examine_space(status, pool.low_watermark);
+  switch (space.level) {
+    case SpaceLevel::kEnough:
+      return "enough";
+    case SpaceLevel::kLow:
+      return "low: " + space.used;
+    case SpaceLevel::kRefusing:
+      return "too low for new volumes and snapshots: " + space.used;
   }
-  return "";
+  return {};
 }
 
-// Keys sorted, as in all driver information.
 ordered_json driver_info(const GeneralSettings& settings, const PoolRow& pool,
                          const PoolStatus& status) {
-  constexpr std::uint64_t kMetadataBlock = 4096;
   const std::uint64_t block = pool.block_size.bytes();
   return {
       {"DataDevice", pool.data_device.native()},
       {"DefaultVolumeSize", std::to_string(pool.default_size)},
       {"Driver", kDriverName},
       {"Filesystem", pool.default_filesystem},
+      {"LowWatermark", std::to_string(pool.low_watermark)},
       {"MetadataDevice", pool.metadata_device.native()},
       {"Root", (settings.root / kDriverName).native()},
       {"ThinpoolBlockSize", std::to_string(block)},
       {"ThinpoolDevice", "/dev/mapper/" + pool.name},
-      {"ThinpoolMetadataSize", std::to_string(status.total_metadata_blocks * kMetadataBlock)},
-      {"ThinpoolMetadataUsed", std::to_string(status.used_metadata_blocks * kMetadataBlock)},
+      {"ThinpoolMetadataSize", std::to_string(status.total_metadata_blocks * kMetadataBlockBytes)},
+      {"ThinpoolMetadataUsed", std::to_string(status.used_metadata_blocks * kMetadataBlockBytes)},
       {"ThinpoolSize", std::to_string(status.total_data.bytes(pool.block_size))},
+      {"ThinpoolSpace", describe_space(status, pool)},
       {"ThinpoolState", status.needs_check ? "needs check" : to_text(status.mode)},
       {"ThinpoolUsed", std::to_string(status.used_data.bytes(pool.block_size))},
       {"UUID", pool.uuid.to_string()},
@@ -118,8 +119,9 @@ Api::Api(GeneralSettings settings, Volumes& volumes, Backups& backups, Creations
       jobs_(jobs) {}
 
 HttpResponse Api::handle(const HttpRequest& request) const {
-  static constexpr std::array<Route, 21> kRoutes = {{
+  static constexpr std::array<Route, 22> kRoutes = {{
       {"GET", "/v1/info", &Api::info},
+      {"POST", "/v1/pool/grow", &Api::grow_pool},
       {"GET", "/v1/volumes", &Api::list_volumes},
       {"GET", "/v1/volume", &Api::inspect_volume},
       {"POST", "/v1/volume", &Api::create_volume},
@@ -158,6 +160,11 @@ HttpResponse Api::handle(const HttpRequest& request) const {
             error_text(Error(ErrorKind::kInternal, "{}", error.what())) + "\n",
             {}};
   }
+}
+
+HttpResponse Api::grow_pool(const HttpRequest&) const {
+  volumes_.grow_pool();
+  return ok(driver_info(settings_, volumes_.pool(), volumes_.pool_status()));
 }
 
 HttpResponse Api::info(const HttpRequest&) const {

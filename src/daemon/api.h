@@ -28,6 +28,7 @@ class Api {
     Handler handler;
   };
 
+  HttpResponse grow_pool(const HttpRequest& request) const;
   HttpResponse info(const HttpRequest& request) const;
   HttpResponse list_volumes(const HttpRequest& request) const;
   HttpResponse inspect_volume(const HttpRequest& request) const;

@@ -16,6 +16,7 @@
 #include "sys/file.h"
 #include "sys/lock_file.h"
 #include "volumes/convoy_root.h"
+#include "volumes/pool_watch.h"
 
 namespace convoy {
 namespace {
@@ -133,6 +134,7 @@ void run_daemon(const DaemonOptions& options) {
   Volumes volumes(catalog, *pool, std::move(mounts),
                   {options.root / kDriverName / "mounts", options.command_timeout});
   volumes.recover();
+  const PoolWatch watch(volumes);
 
   Jobs jobs;
   Backups backups(catalog, volumes, {.settings_file = options.s3_settings});

@@ -1,6 +1,8 @@
 #include "devmapper/kernel_thin_pool.h"
 
 #include <cerrno>
+#include <iterator>
+#include <set>
 #include <sstream>
 #include <thread>
 
@@ -82,18 +84,33 @@ std::optional<DmTarget> only_line(const std::string& name) {
   }
 }
 
-std::string pool_parameters(const PoolTable& table) {
-  // Errors, not a queue, when the pool is full: a writer that hangs for a minute and then fails is
-  // worse off than one that fails.
-  std::string features = "1 error_if_no_space";
+// All of the data device that makes whole blocks.
+Sectors data_length(const PoolTable& table) {
+  const std::uint64_t blocks = block_device_size(table.data_device) / table.block_size.bytes();
+  return {blocks * table.block_size.count};
+}
+
+std::set<std::string> pool_features(const PoolTable& table) {
+  std::set<std::string> features;
+  if (!table.queue_when_full) features.insert("error_if_no_space");
   // The kernel falls back to this by itself when the data device can't discard whole pool blocks,
   // with a warning in its log.
   const std::optional<dev_t> data = block_device_number(table.data_device);
-  if (!data || max_discard_bytes(*data) < table.block_size.bytes()) {
-    features = "2 error_if_no_space no_discard_passdown";
-  }
-  return fmt::format("{} {} {} 0 {}", table.metadata_device.native(), table.data_device.native(),
-                     table.block_size.count, features);
+  if (!data || max_discard_bytes(*data) < table.block_size.bytes())
+    features.insert("no_discard_passdown");
+  return features;
+}
+
+// In free blocks, as the kernel takes it.
+std::uint64_t low_water_blocks(const PoolTable& table, Sectors length) {
+  return length.count / table.block_size.count * (100 - table.low_watermark) / 100;
+}
+
+std::string pool_parameters(const PoolTable& table, Sectors length) {
+  const std::set<std::string> features = pool_features(table);
+  return fmt::format("{} {} {} {} {} {}", table.metadata_device.native(),
+                     table.data_device.native(), table.block_size.count,
+                     low_water_blocks(table, length), features.size(), fmt::join(features, " "));
 }
 
 }  // namespace
@@ -131,8 +148,33 @@ void KernelThinPool::make_ours() {
     give_uuid(table_.name, dm_uuid(table_.uuid, table_.uuid));
   // One pool's features differ from another's: in one with skip_block_zeroing, new volumes would
   // show what was in their blocks before.
+  reload(dm_table(table_.name).value().length);
+}
+
+void KernelThinPool::apply_settings() {
+  const DmTarget table = dm_table(table_.name).value();
+  std::string metadata, data;
+  std::uint64_t block = 0, low_water = 0, count = 0;
+  std::istringstream in(table.parameters);
+  in >> metadata >> data >> block >> low_water >> count;
+  const std::set<std::string> features(std::istream_iterator<std::string>(in), {});
+  if (low_water != low_water_blocks(table_, table.length) || features != pool_features(table_))
+    reload(table.length);
+}
+
+void KernelThinPool::grow() {
+  const Sectors length = data_length(table_);
+  if (length.count < dm_table(table_.name).value().length.count) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "the pool's data device {} has become smaller; make it as large as it was",
+                table_.data_device.native());
+  }
+  reload(length);
+}
+
+void KernelThinPool::reload(Sectors length) {
   DmTask load(DM_DEVICE_RELOAD, table_.name);
-  load.add_target(dm_table(table_.name).value().length, "thin-pool", pool_parameters(table_));
+  load.add_target(length, "thin-pool", pool_parameters(table_, length));
   load.run();
   // One request suspends, changes the table and resumes, so nobody is left suspended by our death.
   try {
@@ -182,10 +224,9 @@ KernelThinPool::KernelThinPool(PoolTable table, int guard_lock_fd, WithoutUuid w
     if (existing->suspended) resume_device(table_.name);
     return;
   }
-  const std::uint64_t data_size = block_device_size(table_.data_device);
-  const std::uint64_t blocks = data_size / table_.block_size.bytes();
-  create_device(table_.name, dm_uuid(table_.uuid, table_.uuid), {blocks * table_.block_size.count},
-                "thin-pool", pool_parameters(table_), Access::kReadWrite);
+  const Sectors length = data_length(table_);
+  create_device(table_.name, dm_uuid(table_.uuid, table_.uuid), length, "thin-pool",
+                pool_parameters(table_, length), Access::kReadWrite);
 }
 
 void KernelThinPool::shut_down() {

@@ -3,6 +3,7 @@
 
 #include <map>
 
+#include "base/limits.h"
 #include "devmapper/dm_task.h"
 #include "devmapper/suspend_guard.h"
 #include "devmapper/thin_pool.h"
@@ -16,6 +17,10 @@ struct PoolTable {
   std::filesystem::path data_device;
   std::filesystem::path metadata_device;
   Sectors block_size;
+  unsigned low_watermark = kDefaultLowWatermark;  // percent
+  // A write that needs a block when there is none waits (for a minute, by the module's parameter
+  // no_space_timeout) before it fails.
+  bool queue_when_full = false;
 };
 
 // Where the kernel's pool of this name reads and writes, if it is active.
@@ -55,6 +60,10 @@ class KernelThinPool : public ThinPool {
   // wait for a moment. May be done again.
   void make_ours();
 
+  // Gives a pool that was active already the low water mark and the behaviour when full of our
+  // table, if it has others. As make_ours.
+  void apply_settings();
+
   // The device of this name becomes ours, while it is in use too, if it has no dm UUID and is just
   // what activate would make of the other arguments. Another one is left as it is.
   Adoption adopt(const std::string& name, const std::string& object_uuid, ThinId id, Sectors size);
@@ -68,6 +77,7 @@ class KernelThinPool : public ThinPool {
                          const std::optional<std::string>& origin_name) override;
   Effect delete_thin(ThinId id) override;
   void set_transaction_id(std::uint64_t from, std::uint64_t to) override;
+  void grow() override;
   void reserve_metadata_snapshot() override;
   void release_metadata_snapshot() override;
   const std::filesystem::path& metadata_device() const override { return table_.metadata_device; }
@@ -82,6 +92,8 @@ class KernelThinPool : public ThinPool {
   std::optional<dev_t> device_number(const std::string& name) override;
 
  private:
+  // Loads our table, for a pool of this length, in place of the active one.
+  void reload(Sectors length);
   // The errno of a message to the pool, 0 after success.
   int send(const std::string& message);
   // Removes what was left of our device when a process was killed while it made it: it has no

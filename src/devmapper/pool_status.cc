@@ -56,6 +56,21 @@ PoolStatus parse_pool_status(const std::string& parameters) {
   return status;
 }
 
+const char* to_text(PoolStatus::Mode mode) {
+  switch (mode) {
+    case PoolStatus::Mode::kReadWrite:
+      return "read-write";
+    case PoolStatus::Mode::kReadOnly:
+      return "read-only";
+    case PoolStatus::Mode::kOutOfDataSpace:
+      return "out of data space";
+    case PoolStatus::Mode::kFailed:
+      return "failed";
+  }
+  return "";
+}
+
+// Keys sorted, as in all driver information.
 void require_writable(const PoolStatus& status) {
   switch (status.mode) {
     case PoolStatus::Mode::kReadWrite:

@@ -41,6 +41,9 @@ struct PoolStatus {
 // kernel's form.
 PoolStatus parse_pool_status(const std::string& parameters);
 
+// For people.
+const char* to_text(PoolStatus::Mode mode);
+
 // Throws kUnavailable, telling why, if nothing of the pool's metadata can be changed.
 void require_writable(const PoolStatus& status);
 
@@ -81,6 +84,10 @@ class ThinPool {
 
   // Compare and set, committed with all changes before it.
   virtual void set_transaction_id(std::uint64_t from, std::uint64_t to) = 0;
+
+  // Uses the whole of the devices, which have become larger under the running pool. Who uses thin
+  // devices waits for a moment. Throws kInvalidArgument if the data device has become smaller.
+  virtual void grow() = 0;
 
   // Pins the metadata as they are now, for a reader of metadata_device(). A pool has one such
   // snapshot: kBusy if it is held.

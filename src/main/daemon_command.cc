@@ -52,7 +52,8 @@ void add_daemon_command(CLI::App& app, const GlobalOptions& global, RunDaemon ru
                    "KEY=VALUE, once for each of: dm.datadev and dm.metadatadev (block devices, "
                    "required the first time), "
                    "dm.thinpoolname (convoy-pool), dm.thinpoolblocksize (512-byte sectors, 4096), "
-                   "dm.defaultvolumesize (100G), dm.fs (ext4, or xfs)")
+                   "dm.defaultvolumesize (100G), dm.fs (ext4, or xfs), dm.lowwatermark (percent, "
+                   "80), dm.whenfull (error, or queue)")
       ->allow_extra_args(false);
   daemon
       ->add_option("--s3-settings", options->s3_settings,

@@ -14,7 +14,15 @@ namespace {
 
 constexpr const char* kKnownOptions =
     "dm.datadev, dm.metadatadev, dm.thinpoolname, dm.thinpoolblocksize, dm.defaultvolumesize, "
-    "dm.fs";
+    "dm.fs, dm.lowwatermark, dm.whenfull";
+
+template <typename Number>
+std::optional<Number> parse_number(const std::string& value) {
+  Number number = 0;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
+  if (error != std::errc{} || end != value.data() + value.size()) return std::nullopt;
+  return number;
+}
 
 std::filesystem::path parse_device(const std::string& key, const std::string& value) {
   if (!value.starts_with('/')) {
@@ -25,11 +33,9 @@ std::filesystem::path parse_device(const std::string& key, const std::string& va
 }
 
 Sectors parse_block_size(const std::string& value) {
-  std::uint64_t sectors = 0;
-  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), sectors);
-  const bool number = error == std::errc{} && end == value.data() + value.size();
-  if (!number || sectors < kMinPoolBlock.count || sectors > kMaxPoolBlock.count ||
-      sectors % kMinPoolBlock.count != 0) {
+  const auto sectors = parse_number<std::uint64_t>(value);
+  if (!sectors || *sectors < kMinPoolBlock.count || *sectors > kMaxPoolBlock.count ||
+      *sectors % kMinPoolBlock.count != 0) {
     throw Error(ErrorKind::kInvalidArgument,
                 "dm.thinpoolblocksize={}: give a number of 512-byte sectors from {} (64 KiB) to {} "
                 "(1 GiB) that is a multiple "
@@ -37,7 +43,28 @@ Sectors parse_block_size(const std::string& value) {
                 value, kMinPoolBlock.count, kMaxPoolBlock.count, kMinPoolBlock.count,
                 kDefaultPoolBlock.count);
   }
-  return {sectors};
+  return {*sectors};
+}
+
+unsigned parse_low_watermark(const std::string& value) {
+  const auto percent = parse_number<unsigned>(value);
+  if (!percent || *percent < 1 || *percent >= kRefusalPercent) {
+    throw Error(
+        ErrorKind::kInvalidArgument,
+        "dm.lowwatermark={}: give a percentage from 1 to {} of the pool's space: from there "
+        "on its use is warned of, and from {} on it takes no new volumes",
+        value, kRefusalPercent - 1, kRefusalPercent);
+  }
+  return *percent;
+}
+
+// Whether writes wait.
+bool parse_when_full(const std::string& value) {
+  if (value == "error" || value == "queue") return value == "queue";
+  throw Error(ErrorKind::kInvalidArgument,
+              "dm.whenfull={}: say what becomes of writes to a pool that is full: error, or queue "
+              "(they wait for a minute)",
+              value);
 }
 
 std::string parse_pool_name(const std::string& value) {
@@ -87,6 +114,10 @@ PoolOptions parse_pool_options(const std::vector<std::string>& words) {
     } else if (key == "dm.fs") {
       with_context("dm.fs", [&] { check_filesystem(value); });
       options.filesystem = value;
+    } else if (key == "dm.lowwatermark") {
+      options.low_watermark = parse_low_watermark(value);
+    } else if (key == "dm.whenfull") {
+      options.queue_when_full = parse_when_full(value);
     } else {
       throw Error(ErrorKind::kInvalidArgument, "unknown driver option '{}'; there are {}", key,
                   kKnownOptions);

@@ -19,6 +19,8 @@ struct PoolOptions {
   std::optional<Sectors> block_size;
   std::optional<std::uint64_t> default_volume_size;
   std::optional<std::string> filesystem;
+  std::optional<unsigned> low_watermark;  // percent
+  std::optional<bool> queue_when_full;
 };
 
 // Parses "dm.key=value" words. Throws kInvalidArgument for an unknown or repeated key, or a value

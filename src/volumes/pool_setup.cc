@@ -104,8 +104,8 @@ void clear_first_block(const std::filesystem::path& path) {
 }
 
 PoolTable table_of(const PoolRow& pool) {
-  return {pool.name, pool.uuid.to_string(), pool.data_device, pool.metadata_device,
-          pool.block_size};
+  return {pool.name,       pool.uuid.to_string(), pool.data_device,    pool.metadata_device,
+          pool.block_size, pool.low_watermark,    pool.queue_when_full};
 }
 
 std::uint64_t round_up(std::uint64_t value, std::uint64_t step) {
@@ -241,6 +241,8 @@ PoolRow apply_options(const PoolRow& known, const PoolOptions& options) {
   if (options.default_volume_size)
     pool.default_size = check_default_size(*options.default_volume_size, pool.block_size);
   if (options.filesystem) pool.default_filesystem = *options.filesystem;
+  if (options.low_watermark) pool.low_watermark = *options.low_watermark;
+  if (options.queue_when_full) pool.queue_when_full = *options.queue_when_full;
   with_context("dm.fs", [&] { check_filesystem(pool.default_filesystem); });
   check_filesystem_size(pool.default_filesystem, pool.default_size);
   // The kernel uses all of larger ones as soon as it makes the pool. A data device that has no
@@ -301,6 +303,8 @@ PoolRow plan_new_pool(const PoolOptions& options, ForeignData foreign_data) {
   pool.data_device = *options.data_device;
   pool.metadata_device = *options.metadata_device;
   pool.default_filesystem = options.filesystem.value_or(kDefaultFilesystem);
+  pool.low_watermark = options.low_watermark.value_or(kDefaultLowWatermark);
+  pool.queue_when_full = options.queue_when_full.value_or(false);
   pool.default_size = options.default_volume_size
                           ? check_default_size(*options.default_volume_size, pool.block_size)
                           : round_up(kDefaultVolumeSize, pool.block_size.bytes());
@@ -390,7 +394,13 @@ std::unique_ptr<KernelThinPool> open_pool(Catalog& catalog, const PoolRow& known
       pool.default_filesystem != known.default_filesystem) {
     spdlog::info("new volumes are from now on {} of {} by default", format_size(pool.default_size),
                  pool.default_filesystem);
-    catalog.set_pool_defaults(pool.default_size, pool.default_filesystem);
+  }
+  catalog.set_pool_settings(pool);
+  try {
+    kernel_pool->apply_settings();
+  } catch (const Error& error) {
+    // A pool that is read-only is no reason not to start: its volumes can be read.
+    spdlog::error("{}", error.message());
   }
   return kernel_pool;
 }

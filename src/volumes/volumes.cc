@@ -6,9 +6,11 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/size.h"
+#include "sys/block_device.h"
 #include "sys/file.h"
 #include "volumes/device_name.h"
 #include "volumes/filesystem.h"
+#include "volumes/pool_space.h"
 
 namespace convoy {
 namespace {
@@ -46,10 +48,45 @@ PoolRow Volumes::pool() {
   return catalog_.pool().value();
 }
 
+std::optional<PoolStatus> Volumes::pool_status_now() {
+  std::optional<PoolStatus> status;
+  transactions_.between_steps(kStatusPatience, [&] { status = pool_.status(); });
+  return status;
+}
+
+void Volumes::grow_pool() {
+  const PoolRow known = pool();
+  PoolRow grown = known;
+  grown.data_size = block_device_size(known.data_device);
+  grown.metadata_size = block_device_size(known.metadata_device);
+  const PoolStatus before = pool_.status();
+  // First: one without a label is known by the size of its data device when the daemon starts.
+  catalog_.set_pool_devices(grown);
+  try {
+    if (!transactions_.between_steps(kBusyRetryLimit, [&] { pool_.grow(); }))
+      throw Error(ErrorKind::kBusy, "the pool is being changed for long; try again later");
+  } catch (const Error&) {
+    catalog_.set_pool_devices(known);
+    throw;
+  }
+  const PoolStatus after = pool_.status();
+  if (after.total_data == before.total_data &&
+      after.total_metadata_blocks == before.total_metadata_blocks) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "neither {} nor {} has become larger: enlarge one before (lvextend for a logical "
+                "volume, growpart for a partition, losetup --set-capacity for a larger file)",
+                known.data_device.native(), known.metadata_device.native());
+  }
+  spdlog::info("the pool has grown to {} for data and {} for metadata",
+               format_size(after.total_data.bytes(known.block_size)),
+               format_size(after.total_metadata_blocks * kMetadataBlockBytes));
+}
+
 // --- Volumes ---
 
 VolumeRow Volumes::make_device(VolumeRow volume) {
   check_device_name("volume", volume.name, pool_name_);
+  require_room(pool_.status());
   if (!catalog_.state_of_name(volume.name) && pool_.name_in_use(volume.name)) {
     throw Error(ErrorKind::kAlreadyExists,
                 "a dm device named '{}' that is not ours exists already; choose another name",
@@ -288,6 +325,7 @@ Volumes::Replacement Volumes::begin_replacement(std::string_view reference,
   }
   check_not_mounted(volume);
   require_active(volume);
+  require_room(pool_.status());
   VolumeRow copy = volume;
   copy.uuid = Uuid::random();
   copy.name = fmt::format("{}-{}", pool_name_, copy.uuid.to_string());
@@ -356,6 +394,7 @@ SnapshotRow Volumes::create_snapshot(std::string_view reference, std::string nam
   snapshot.uuid = Uuid::random();
   snapshot.name = name.empty() ? "snapshot-" + random_hex(16) : std::move(name);
   check_device_name("snapshot", snapshot.name, pool_name_);
+  require_room(pool_.status());
   snapshot.size = volume.size;
   snapshot.volume = volume.uuid;
   snapshot.created = now();

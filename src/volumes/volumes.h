@@ -131,6 +131,12 @@ class Volumes {
 
   PoolRow pool();
   PoolStatus pool_status() { return pool_.status(); }
+  // Nothing if a step of the pool takes longer than kStatusPatience.
+  std::optional<PoolStatus> pool_status_now();
+  // Takes the whole of the pool's devices into use, which have become larger. Users of volumes wait
+  // for a moment. Throws kInvalidArgument if neither has, or one has become smaller; kBusy if a
+  // step of the pool takes long.
+  void grow_pool();
   const std::filesystem::path& default_mounts() const { return options_.default_mounts; }
 
  private:

@@ -20,7 +20,7 @@ class Help(unittest.TestCase):
     def test_every_command_explains_itself(self) -> None:
         commands = [
             [], ["daemon"], ["create"], ["delete"], ["mount"], ["umount"], ["restore"], ["trim"], ["list"], ["inspect"], ["info"],
-            ["snapshot"], ["snapshot", "create"], ["snapshot", "delete"], ["snapshot", "inspect"],
+            ["pool"], ["pool", "grow"], ["snapshot"], ["snapshot", "create"], ["snapshot", "delete"], ["snapshot", "inspect"],
             ["backup"], ["backup", "create"], ["backup", "list"], ["backup", "inspect"], ["backup", "verify"], ["backup", "delete"], ["backup", "gc"], ["backup", "unlock"],
             ["jobs"], ["jobs", "cancel"],
         ]  # fmt: skip

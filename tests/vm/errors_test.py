@@ -73,6 +73,9 @@ class NewPool(unittest.TestCase):
         self.refused("unknown driver option 'dm.nonsense'", *pool_options(nonsense="1"))
         self.refused("multiple of 128", *pool_options(thinpoolblocksize="129"))
         self.refused("choose ext4 or xfs", *pool_options(fs="btrfs"))
+        for percent in ("0", "95", "half", "-1"):
+            self.refused("give a percentage from 1 to 94", *pool_options(lowwatermark=percent))
+        self.refused("error, or queue", *pool_options(whenfull="wait"))
         self.refused("not a multiple of the pool's blocks", *pool_options(defaultvolumesize="100000"))
         self.refused("only the driver devicemapper", "--drivers", "ebs", *pool_options())
         self.refused("--log-format", "--log-format", "xml", *pool_options())
@@ -217,6 +220,25 @@ class KnownPool(PoolTest):
         self.daemon.stop()
         self.daemon.start()
         self.assertEqual(convoy_json("info")["devicemapper"]["Filesystem"], "xfs")
+
+    def test_new_settings_are_taken_by_the_running_pool(self) -> None:
+        def settings() -> tuple[int, bool]:
+            """From how many free blocks on it warns, and whether writes to a full pool fail."""
+            table = run("dmsetup", "table", "convoy-pool").stdout.split()
+            return int(table[6]), "error_if_no_space" in table
+
+        blocks = int(run("blockdev", "--getsize64", DATA).stdout) // (2 << 20)
+        self.assertEqual(settings(), (blocks // 5, True))
+        convoy("create", "db", "--size", "64M")
+        convoy("mount", "db")
+        self.daemon.stop()
+        self.daemon.start("--driver-opts", "dm.lowwatermark=50", "--driver-opts", "dm.whenfull=queue")
+        self.assertEqual(settings(), (blocks // 2, False))
+        self.assertEqual(convoy_json("info")["devicemapper"]["LowWatermark"], "50")
+        self.daemon.stop()
+        self.daemon.start()
+        self.assertEqual(settings(), (blocks // 2, False))
+        self.assertNotIn("SUSPENDED", run("dmsetup", "info").stdout)
 
 
 def daemon_error_on_taken_socket() -> str:

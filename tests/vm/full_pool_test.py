@@ -4,12 +4,15 @@ there stays readable."""
 # machine: --disk data=256M --disk meta=2M --disk larger=8M
 
 import errno
+import json
 import os
 import tempfile
+import threading
 import unittest
 from pathlib import Path
 
 from support import (
+    LOG,
     META,
     MIB,
     PoolTest,
@@ -22,6 +25,7 @@ from support import (
     file_digests,
     run,
     shut_down_pool,
+    wait_until,
 )
 
 LARGER = os.environ["DISK_LARGER"]
@@ -53,18 +57,93 @@ class FullOfData(PoolTest):
         digests = file_digests(kept)
         convoy("create", "greedy", "--size", "1G")
         self.assertIn(write_until_it_fails(Path(convoy("mount", "greedy"), "file")), (errno.ENOSPC, errno.EIO))
-        self.assertEqual(convoy_json("info")["devicemapper"]["ThinpoolState"], "out of data space")
+        info = convoy_json("info")["devicemapper"]
+        self.assertEqual(info["ThinpoolState"], "out of data space")
+        self.assertEqual(info["ThinpoolSpace"], "too low for new volumes and snapshots: 100 percent of the data device are used")
 
-        self.assertIn("no space", convoy_error("create", "third", "--size", "64M").lower())
+        refusal = "the pool has no space for new volumes and snapshots: 100 percent of the data device are used; delete some"
+        self.assertIn(refusal, convoy_error("create", "third", "--size", "64M"))
+        self.assertIn(refusal, convoy_error("snapshot", "create", "kept"))
+        wait_until("the log tells of it", lambda: "the pool gets full: " in LOG.read_text())
         self.assertEqual(sorted(convoy_json("list")), ["greedy", "kept"])
         self.assertEqual(sorted(dm_devices()), ["convoy-pool", "greedy", "kept"])
         self.assertEqual(file_digests(kept), digests)
 
         convoy("umount", "greedy")
         convoy("delete", "greedy")
-        self.assertEqual(convoy_json("info")["devicemapper"]["ThinpoolState"], "read-write")
+        info = convoy_json("info")["devicemapper"]
+        self.assertEqual((info["ThinpoolState"], info["ThinpoolSpace"]), ("read-write", "enough"))
         self.assertEqual(convoy("create", "third", "--size", "64M"), "third")
         self.assertEqual(file_digests(kept), digests)
+
+
+class Growing(PoolTest):
+    """The pool's devices are files, which become larger."""
+
+    def setUp(self) -> None:
+        self.files = {}
+        for name, size in (("data", 128 * MIB), ("meta", 4 * MIB)):
+            file = Path("/tmp", name)
+            file.write_bytes(b"")
+            os.truncate(file, size)
+            self.pool = self.pool | {name: run("losetup", "--find", "--show", file).stdout.strip()}
+            self.addCleanup(file.unlink)
+            self.addCleanup(run, "losetup", "--detach", self.pool[name])
+        self.loops = ("/tmp/data", "/tmp/meta")
+        super().setUp()
+
+    def enlarge(self, name: str, size: int) -> None:
+        os.truncate(f"/tmp/{name}", size)
+        run("losetup", "--set-capacity", self.pool[name])
+
+    def sizes(self) -> tuple[int, int]:
+        info = convoy_json("info")["devicemapper"]
+        return int(info["ThinpoolSize"]), int(info["ThinpoolMetadataSize"])
+
+    def test_larger_devices_are_used_without_a_stop(self) -> None:
+        self.assertIn("neither /dev/loop", convoy_error("pool", "grow"))
+        convoy("create", "db", "--size", "64M")
+        mountpoint = Path(convoy("mount", "db"))
+        (mountpoint / "file").write_bytes(os.urandom(8 * MIB))
+        self.enlarge("data", 256 * MIB)
+        grown = json.loads(convoy("pool", "grow"))
+        self.assertEqual(int(grown["ThinpoolSize"]), 256 * MIB)
+        self.enlarge("meta", 8 * MIB)
+        convoy("pool", "grow")
+        self.assertEqual(self.sizes(), (256 * MIB, 8 * MIB))
+        self.assertNotIn("SUSPENDED", run("dmsetup", "info").stdout)
+        (mountpoint / "more").write_bytes(os.urandom(8 * MIB))
+        os.sync()
+        digests = file_digests(mountpoint)
+        self.assertIn("neither /dev/loop", convoy_error("pool", "grow"))
+        self.daemon.stop()
+        shut_down_pool()
+        self.daemon.start()
+        self.assertEqual(self.sizes(), (256 * MIB, 8 * MIB))
+        self.assertEqual(file_digests(mountpoint), digests)
+
+    def test_one_that_has_become_smaller_is_refused(self) -> None:
+        convoy("create", "db", "--size", "64M")
+        self.enlarge("data", 64 * MIB)
+        self.assertIn("has become smaller", convoy_error("pool", "grow"))
+        self.enlarge("data", 128 * MIB)
+        convoy("mount", "db")
+
+    def test_writers_may_wait_for_more(self) -> None:
+        allow_kernel("reached low water mark for data device|switching pool to out-of-data-space|switching pool to write mode")
+        self.daemon.stop()
+        self.daemon.start("--driver-opts", "dm.whenfull=queue")
+        convoy("create", "db", "--size", "192M")
+        file = Path(convoy("mount", "db"), "file")
+        writer = threading.Thread(target=lambda: file.write_bytes(bytes(range(256)) * (640 << 10)) and os.sync())
+        writer.start()
+        wait_until("it waits", lambda: convoy_json("info")["devicemapper"]["ThinpoolState"] == "out of data space")
+        self.enlarge("data", 256 * MIB)
+        convoy("pool", "grow")
+        writer.join(timeout=60)
+        self.assertFalse(writer.is_alive())
+        self.assertEqual(convoy_json("info")["devicemapper"]["ThinpoolState"], "read-write")
+        self.assertEqual(file.stat().st_size, 160 * MIB)
 
 
 class FullOfMetadata(PoolTest):
@@ -117,20 +196,29 @@ class FullOfMetadata(PoolTest):
         self.assertEqual(int(convoy_json("info")["devicemapper"]["ThinpoolMetadataSize"]), 8 * MIB)
         self.assertEqual(file_digests(convoy_json("inspect", "db")["MountPoint"]), digests)
         convoy("backup", "create", "s1", "--dest", self.url)
+        for other in self.others:
+            run("dmsetup", "message", "convoy-pool", "0", f"delete {other}", check=False)
         convoy("delete", "greedy")
         self.daemon.stop()
         shut_down_pool()
         self.daemon.start()  # knows the new device now
 
     def fill_metadata(self) -> None:
-        """After each snapshot, the next write to a leaf of the mapping tree copies the leaf."""
+        """After each snapshot, the next write to a leaf of the mapping tree copies the leaf. The daemon would refuse the last of
+        them."""
         convoy("create", "greedy", "--size", "128M")
+        origin = convoy_json("inspect", "greedy")["DriverInfo"]["DevID"]
+        self.others: list[int] = []
         device = os.open("/dev/mapper/greedy", os.O_WRONLY | os.O_SYNC)
         try:
             for number in range(500):
                 for block in range(number % 100, 128 * MIB // BLOCK, 100):
                     os.pwrite(device, bytes(BLOCK), block * BLOCK)
-                run("convoy", "snapshot", "create", "greedy", "--name", f"g{number}", check=False)
+                run("dmsetup", "suspend", "greedy")
+                message = ("dmsetup", "message", "convoy-pool", "0", f"create_snap {9000 + number} {origin}")
+                if run(*message, check=False).returncode == 0:
+                    self.others.append(9000 + number)
+                run("dmsetup", "resume", "greedy")
             self.fail("the metadata device did not fill up")
         except OSError as error:
             self.assertIn(error.errno, (errno.EIO, errno.ENOSPC))
