@@ -10,21 +10,20 @@ killed, too.
 # machine: --memory 2G
 
 import contextlib
-import ctypes
 import dataclasses
 import itertools
 import json
 import os
 import random
 import signal
-import sqlite3
 import unittest
 from collections.abc import Callable
 from pathlib import Path
 
+from promises import check_nothing_is_left, files_of, sync_file_system
 from support import (
-    DATA, LOG, META, MIB, ROOT, UNDONE_CREATE, Daemon, NotStarted, allow_kernel, convoy, convoy_json, dm_devices, docker, file_digests, mounts,
-    pool_options, remove_tree, run, shut_down_pool, snapshot_device, thin_check, wipe,
+    DATA, LOG, META, MIB, ROOT, UNDONE_CREATE, Daemon, NotStarted, allow_kernel, convoy, convoy_json, docker, file_digests, pool_options,
+    remove_tree, shut_down_pool, snapshot_device, thin_check, wipe,
 )
 
 BUILD = Path(os.environ["CONVOY_BUILD_DIR"])
@@ -35,10 +34,6 @@ RECOVERIES = ("undisturbed", "killed") if LONG else ("undisturbed",)
 
 CRASH, PASSED = Path("/run/convoy-crash"), Path("/run/convoy-crash.passed")
 NEVER = 1 << 30
-LOOK = Path("/mnt/look")
-MS_RDONLY = 1
-
-libc = ctypes.CDLL(None, use_errno=True)
 
 
 def arm(points: int) -> None:
@@ -52,24 +47,11 @@ def passed() -> list[str]:
     return PASSED.read_text().splitlines() if PASSED.exists() else []
 
 
-def files_of(device: str) -> dict[str, str]:
-    """What is in the file system on a device, without a change of it."""
-    LOOK.mkdir(exist_ok=True)
-    if libc.mount(device.encode(), str(LOOK).encode(), b"ext4", MS_RDONLY, b"noload") != 0:
-        raise OSError(ctypes.get_errno(), f"{device} can't be mounted")
-    try:
-        return file_digests(LOOK)
-    finally:
-        libc.umount(str(LOOK).encode())
-
-
 def write(mountpoint: str, name: str, size: int = MIB) -> None:
     """The same bytes for the same name."""
     file = Path(mountpoint, name)
     file.write_bytes(random.Random(name).randbytes(size))
-    descriptor = os.open(mountpoint, os.O_RDONLY)
-    libc.syncfs(descriptor)
-    os.close(descriptor)
+    sync_file_system(mountpoint)
 
 
 def create(name: str, *options: str) -> None:
@@ -219,24 +201,7 @@ class CrashPoints(unittest.TestCase):
         return {"volumes": volumes, "backups": sorted(backups())}
 
     def check_nothing_is_left(self) -> None:
-        volumes = convoy_json("list")
-        ids = [0]  # of the label, which is none
-        ids += [int(volume["DriverInfo"]["DevID"]) for volume in volumes.values()]
-        ids += [int(each["DriverInfo"]["DevID"]) for volume in volumes.values() for each in volume["Snapshots"].values()]
-        status = run("dmsetup", "status", "convoy-pool").stdout.split()
-        self.assertEqual(status[6], "-", "a metadata snapshot is held")
-        run("dmsetup", "message", "convoy-pool", "0", "reserve_metadata_snap")
-        in_pool = run("convoy-pdata_tools", "thin_ls", "-m", "--no-headers", "-o", "DEV", META).stdout.split()
-        run("dmsetup", "message", "convoy-pool", "0", "release_metadata_snap")
-        self.assertEqual(sorted(map(int, in_pool)), sorted(ids))
-        self.assertEqual(dm_devices(), sorted(["convoy-pool", *volumes]))
-        self.assertEqual(sorted(mounts()), sorted(volume["MountPoint"] for volume in volumes.values() if volume["MountPoint"]))
-        with contextlib.closing(sqlite3.connect(f"file:{ROOT}/catalog.db?mode=ro", uri=True)) as catalog:
-            self.assertEqual(catalog.execute("SELECT name, state FROM device WHERE state != 'ready'").fetchall(), [])
-            self.assertEqual(catalog.execute("SELECT count(*) FROM intent").fetchone(), (0,))
-        mountpoints = ROOT / "devicemapper/mounts"
-        directories = [str(path) for path in mountpoints.iterdir()] if mountpoints.exists() else []
-        self.assertLessEqual(set(directories), set(mounts()), "a mount point is left")
+        check_nothing_is_left(self)
 
     def check_backups(self) -> None:
         if Store.exists():
