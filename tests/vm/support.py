@@ -214,7 +214,11 @@ def wait_until(what: str, condition: Callable[[], object]) -> None:
 
 
 def dm_devices() -> list[str]:
-    return sorted(file.read_text().strip() for file in Path("/sys/block").glob("dm-*/dm/name"))
+    names = []
+    for file in Path("/sys/block").glob("dm-*/dm/name"):
+        with contextlib.suppress(OSError):  # it has gone since it was listed
+            names.append(file.read_text().strip())
+    return sorted(names)
 
 
 def loop_devices() -> list[str]:
