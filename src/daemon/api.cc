@@ -85,6 +85,7 @@ std::string describe_space(const PoolStatus& status, const PoolRow& pool) {
   return {};
 }
 
+// Keys sorted, as in all driver information.
 ordered_json driver_info(const GeneralSettings& settings, const PoolRow& pool,
                          const PoolStatus& status) {
   const std::uint64_t block = pool.block_size.bytes();

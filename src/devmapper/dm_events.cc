@@ -20,8 +20,8 @@ void DmEvents::wait(std::chrono::milliseconds timeout, const std::stop_token& st
   const std::stop_callback wake(stop, [this] { ::eventfd_write(wake_.get(), 1); });
   std::array<pollfd, 2> waiting = {{{control_.get(), POLLIN, 0}, {wake_.get(), POLLIN, 0}}};
   ::poll(waiting.data(), waiting.size(), static_cast<int>(timeout.count()));
-  // Events from now on end the next wait. A kernel before 4.13 does not know this, and there the
-  // control device is never ready.
+  // Events from now on end the next wait. Linux knows this since 4.13, and io_uring, which we need,
+  // since 5.1.
   RawIoctl::prepare({}).run(control_, DM_DEV_ARM_POLL);
 }
 

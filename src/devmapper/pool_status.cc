@@ -70,7 +70,6 @@ const char* to_text(PoolStatus::Mode mode) {
   return "";
 }
 
-// Keys sorted, as in all driver information.
 void require_writable(const PoolStatus& status) {
   switch (status.mode) {
     case PoolStatus::Mode::kReadWrite:

@@ -9,7 +9,6 @@ killed, too.
 # long budget: 7200
 # machine: --memory 2G
 
-import contextlib
 import dataclasses
 import itertools
 import json

@@ -8,7 +8,7 @@ import os
 import random
 import unittest
 
-from support import META, allow_kernel, dm_devices, run, thin_check, wipe
+from support import META, dm_devices, run, thin_check, wipe
 
 LONG = bool(os.environ.get("CONVOY_TEST_LONG"))
 ZERO = "forgetful"

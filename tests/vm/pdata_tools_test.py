@@ -4,7 +4,7 @@
 import os
 import unittest
 
-from support import META, MIB, PoolTest, convoy, convoy_json, run
+from support import META, PoolTest, convoy, convoy_json, run
 
 BLOCK = 64 << 10
 

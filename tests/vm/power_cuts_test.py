@@ -165,7 +165,6 @@ class Heart(threading.Thread):
 
 class PowerCuts(unittest.TestCase):
     def setUp(self) -> None:
-        allow_kernel("EXT4-fs .*(recovery complete|orphan|warning)|EXT4-fs .*deleted inode")
         allow_kernel("thin: Deletion of thin device [0-9]+ failed|reached low water mark")
         ROOT.mkdir(parents=True, exist_ok=True)
         DESTINATION.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,6 @@
 """What the suites in the machine share: the daemon, the command line, Docker's side, and what must not be left over."""
 
 import contextlib
-import functools
 import hashlib
 import http.client
 import itertools
