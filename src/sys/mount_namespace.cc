@@ -217,10 +217,13 @@ void MountNamespace::make_directories(const std::filesystem::path& directory) co
 
 void MountNamespace::remove_directory(const std::filesystem::path& directory) const {
   run([&] {
-    if (::rmdir(directory.c_str()) != 0 && errno != ENOENT) {
+    if (::rmdir(directory.c_str()) != 0) {
+      if (errno == ENOENT) return;
       throw system_error(errno, fmt::format("can't remove the directory {}", directory.native()));
     }
     crash_point("directory removed");
+    // A power cut must not bring it back: nobody would know it any more.
+    fsync_directory(directory.parent_path());
   });
 }
 

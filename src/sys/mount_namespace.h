@@ -66,8 +66,8 @@ class MountNamespace {
 
   bool is_directory(const std::filesystem::path& path) const;
 
-  // Makes a directory with its parents as make_directories does, or removes an empty one if it is
-  // there, as the namespace sees the path.
+  // Makes a directory with its parents as make_directories does, or removes an empty one, durably,
+  // if it is there, as the namespace sees the path.
   void make_directories(const std::filesystem::path& directory) const;
   void remove_directory(const std::filesystem::path& directory) const;
 
