@@ -57,8 +57,9 @@ class PackOrder {
   PackOrder(std::uint32_t chunk_size, OnPiece on_piece)
       : chunks_per_piece_(kPieceSize / chunk_size), on_piece_(std::move(on_piece)) {}
 
-  // What a piece stands for has at most so many bytes.
-  static constexpr std::uint64_t kPieceSize = 4 * kMiB;
+  // What a piece stands for has at most so many bytes: what is often compressed to one run of
+  // PackReader, and so one request.
+  static constexpr std::uint64_t kPieceSize = 16 * kMiB;
 
   // Throws what on_piece throws.
   void add(std::span<const PackReader::Item> chunks);

@@ -210,7 +210,7 @@ class ConvoyRestore {
   ConvoyRestore(ObjectStore& objects, const ConvoyBackup& backup, int device_fd,
                 const DamageSink& damaged)
       : objects_(objects), backup_(backup), device_fd_(device_fd), damaged_(damaged) {
-    while (buffers_.size() < worker_count()) buffers_.emplace_back(kBlockSize);
+    while (buffers_.size() < fetcher_count()) buffers_.emplace_back(kBlockSize);
   }
 
   void run(const ProgressSink& progress, const std::stop_token& stop);
@@ -231,7 +231,7 @@ void ConvoyRestore::run(const ProgressSink& progress, const std::stop_token& sto
   const std::uint64_t total = backup_.blocks.size() * kBlockSize;
   std::atomic<std::uint64_t> done = 0;
   OrderedWorkers<Block> workers(
-      worker_count(), worker_count() * std::size_t{2},
+      fetcher_count(), fetcher_count() * std::size_t{2},
       [&](const Block& block, unsigned thread) { restore_block(block, buffers_[thread]); },
       [&](const Block&) { done += kBlockSize; });
   const auto report = [&] {

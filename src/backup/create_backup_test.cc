@@ -62,6 +62,20 @@ TEST_F(BackupTest, KeepsTheParentsChunksWhereTheContentIsTheSame) {
   EXPECT_EQ(pack_keys().size(), packs);
 }
 
+TEST_F(BackupTest, ARestoreTakesFewRequests) {
+  TestDevice device(48 * kMiB);
+  for (std::uint64_t offset = 0; offset < device.size(); offset += kChunk)
+    device.write(offset, noise(static_cast<unsigned>(offset), kChunk / 4));
+  const BackupRecord record = back_up_all(device);
+  std::atomic<unsigned> gets = 0;
+  objects_.hook = [&](MemoryStore::Call call, const std::string& key) {
+    if (call == MemoryStore::Call::kGetRange && key.ends_with(".data")) ++gets;
+  };
+  EXPECT_TRUE(restored(store_, record) == device.content());
+  objects_.hook = nullptr;
+  EXPECT_LE(gets, 4U);  // of one pack of 12 MiB: its footer, and three runs
+}
+
 TEST_F(BackupTest, StoresEqualChunksOnce) {
   TestDevice device(16 * kMiB);
   const Bytes chunk = noise(1, kChunk);

@@ -41,18 +41,19 @@ void read_despite_damage(PackReader& packs, std::span<const PackReader::Item> it
     return packs.read(items, max_length, visit);
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kCorrupt || !damaged) throw;
-  }
-  // Which of them? One by one; what was visited is visited again.
-  for (std::size_t i = 0; i < items.size(); ++i) {
-    try {
-      packs.read(items.subspan(i, 1), max_length,
-                 [&](std::size_t, std::span<const std::byte> plain) { visit(i, plain); });
-    } catch (const Error& error) {
-      if (error.kind() != ErrorKind::kCorrupt) throw;
+    if (items.size() == 1) {
       damaged(
-          {.range = items[i].range, .reference = items[i].reference, .reason = error.message()});
+          {.range = items[0].range, .reference = items[0].reference, .reason = error.message()});
+      return;
     }
   }
+  // Which of them? A few broken ones are soon found; what was visited is visited again.
+  const std::size_t half = items.size() / 2;
+  read_despite_damage(packs, items.first(half), max_length, visit, damaged);
+  read_despite_damage(
+      packs, items.subspan(half), max_length,
+      [&](std::size_t index, std::span<const std::byte> plain) { visit(half + index, plain); },
+      damaged);
 }
 
 }  // namespace convoy

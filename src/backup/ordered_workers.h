@@ -21,6 +21,12 @@ inline unsigned worker_count() {
   return std::clamp(std::thread::hardware_concurrency() + 2, 3U, 16U);
 }
 
+// Threads that fetch from a store: a request to a far one takes 100 ms, so there are several
+// whatever the CPUs.
+inline unsigned fetcher_count() {
+  return std::max(worker_count(), 8U);
+}
+
 // Does pieces of work at once, and ends each one in the order in which they were given. Used by one
 // thread.
 template <typename Piece>

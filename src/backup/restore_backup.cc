@@ -16,6 +16,7 @@
 #include "base/bytes.h"
 #include "base/digest.h"
 #include "base/error.h"
+#include "base/limits.h"
 #include "sys/aligned_buffer.h"
 #include "sys/file.h"
 
@@ -31,6 +32,36 @@ std::uint64_t bytes_present(const BackupRecord& record) {
   return std::min(chunks * record.chunk_size, record.info.source.size);
 }
 
+// Writes neighbours in one go. One thread.
+class GatheredWriter {
+ public:
+  explicit GatheredWriter(int device_fd) : device_fd_(device_fd), buffer_(kWriteSize) {}
+
+  // As write_device(); what is gathered is written when something comes that does not follow it.
+  void write(std::span<const std::byte> data, std::uint64_t offset) {
+    if (offset != gathered_.end || gathered_.length() + data.size() > kWriteSize) {
+      flush();
+      gathered_ = {.begin = offset, .end = offset};
+    }
+    std::ranges::copy(data, buffer_.bytes().subspan(gathered_.length()).begin());
+    gathered_.end += data.size();
+  }
+
+  void flush() {
+    if (gathered_.length() == 0) return;
+    write_device(device_fd_, buffer_.bytes().first(gathered_.length()), gathered_.begin);
+    gathered_ = {};
+  }
+
+ private:
+  // Larger ones are no quicker.
+  static constexpr std::uint64_t kWriteSize = kMiB;
+
+  const int device_fd_;
+  AlignedBuffer buffer_;
+  ByteRange gathered_;
+};
+
 class Restore {
  public:
   // With a `pool_block`, the device holds something.
@@ -39,16 +70,16 @@ class Restore {
           std::stop_token stop, const DamageSink& damaged)
       : record_(record),
         pool_block_(pool_block),
-        zeros_(PackOrder::kPieceSize),
+        zeros_(kMiB),
         footers_(store.objects(), record.info.source.lineage, record.packs),
         nodes_(store.objects(), record, footers_),
         device_fd_(device_fd),
         sink_(progress),
         stop_(std::move(stop)),
         damaged_(damaged),
-        tools_(make_tools(worker_count(), store.objects())),
+        tools_(make_tools(store.objects())),
         workers_(
-            worker_count(), worker_count() * 2,
+            fetcher_count(), fetcher_count() * std::size_t{2},
             [this](Piece& piece, unsigned thread) { restore_piece(piece, tools_[thread]); },
             [](const Piece&) {}) {}
 
@@ -59,20 +90,22 @@ class Restore {
 
   // What a thread needs for its work.
   struct Tools {
-    Tools(ObjectStore& objects, const BackupRecord& record, PackFooters& footers)
-        : packs(objects, record, footers), buffer(PackOrder::kPieceSize) {}
+    Tools(ObjectStore& objects, const BackupRecord& record, PackFooters& footers, int device_fd)
+        : packs(objects, record, footers), writer(device_fd), present(record.chunk_size) {}
 
     PackReader packs;
-    AlignedBuffer buffer;  // the chunks of one piece, in the order of the volume
+    GatheredWriter writer;
+    AlignedBuffer present;  // a chunk that the device holds
   };
 
-  std::deque<Tools> make_tools(unsigned threads, ObjectStore& objects);
+  std::deque<Tools> make_tools(ObjectStore& objects);
   void restore_piece(Piece& piece, Tools& tools);
   void drop_present(Piece& piece, Tools& tools) const;
   void clear(const ByteRange& range);
   void write_zeros(ByteRange range);
   void report(std::uint64_t bytes_done) const {
-    if (sink_) sink_({.bytes_done = bytes_done, .bytes_total = bytes_present(record_)});
+    const std::uint64_t total = bytes_present(record_);
+    if (sink_) sink_({.bytes_done = std::min(bytes_done, total), .bytes_total = total});
   }
 
   const BackupRecord& record_;
@@ -90,9 +123,9 @@ class Restore {
   OrderedWorkers<Piece> workers_;  // last, since its threads use all the others
 };
 
-std::deque<Restore::Tools> Restore::make_tools(unsigned threads, ObjectStore& objects) {
+std::deque<Restore::Tools> Restore::make_tools(ObjectStore& objects) {
   std::deque<Tools> tools;
-  while (tools.size() < threads) tools.emplace_back(objects, record_, footers_);
+  while (tools.size() < fetcher_count()) tools.emplace_back(objects, record_, footers_, device_fd_);
   return tools;
 }
 
@@ -150,41 +183,27 @@ void Restore::write_zeros(ByteRange range) {
 // Leaves out the chunks that the device holds already.
 void Restore::drop_present(Piece& piece, Tools& tools) const {
   std::erase_if(piece, [&](const PackReader::Item& chunk) {
-    read_device(device_fd_, tools.buffer, chunk.range.begin, chunk.range.length());
-    return sha256(tools.buffer.bytes().first(chunk.range.length())) == chunk.reference.digest;
+    read_device(device_fd_, tools.present, chunk.range.begin, chunk.range.length());
+    return sha256(tools.present.bytes().first(chunk.range.length())) == chunk.reference.digest;
   });
 }
 
 void Restore::restore_piece(Piece& piece, Tools& tools) {
-  for (const PackReader::Item& chunk : piece) bytes_done_ += chunk.range.length();
+  std::uint64_t uncounted = 0;
+  for (const PackReader::Item& chunk : piece) uncounted += chunk.range.length();
   if (pool_block_) drop_present(piece, tools);
-  std::ranges::sort(piece, {}, [](const PackReader::Item& chunk) { return chunk.range.begin; });
-  // Chunks have the same length, but for the volume's last one.
-  const auto place_of = [&](std::size_t index) {
-    return tools.buffer.bytes().subspan(index * record_.chunk_size, piece[index].range.length());
-  };
-  std::vector<bool> sound(piece.size());
   read_despite_damage(
       tools.packs, piece, record_.chunk_size,
       [&](std::size_t index, std::span<const std::byte> plain) {
         check_chunk_length(piece[index], plain);
-        std::ranges::copy(plain, place_of(index).begin());
-        sound[index] = true;
+        tools.writer.write(plain, piece[index].range.begin);
+        const std::uint64_t counted = std::min<std::uint64_t>(uncounted, plain.size());
+        bytes_done_ += counted;
+        uncounted -= counted;
       },
       damaged_);
-  // Neighbours in one go.
-  for (std::size_t first = 0; first < piece.size(); ++first) {
-    if (!sound[first]) continue;
-    std::size_t last = first;
-    while (last + 1 < piece.size() && sound[last + 1] &&
-           piece[last + 1].range.begin == piece[last].range.end)
-      ++last;
-    const std::uint64_t begin = piece[first].range.begin;
-    const std::uint64_t length = piece[last].range.end - begin;
-    write_device(device_fd_, tools.buffer.bytes().subspan(first * record_.chunk_size, length),
-                 begin);
-    first = last;
-  }
+  tools.writer.flush();
+  bytes_done_ += uncounted;  // what was there already, and what is lost
 }
 
 }  // namespace

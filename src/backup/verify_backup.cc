@@ -53,9 +53,9 @@ std::vector<Damage> Verifier::verify(const BackupRecord& record, const ProgressS
   PackFooters footers(store_.objects(), lineage_, record.packs);
   NodeReader nodes(store_.objects(), record, footers);
   std::deque<PackReader> readers;
-  while (readers.size() < worker_count()) readers.emplace_back(store_.objects(), record, footers);
+  while (readers.size() < fetcher_count()) readers.emplace_back(store_.objects(), record, footers);
   OrderedWorkers<Piece> workers(
-      worker_count(), worker_count() * 2,
+      fetcher_count(), fetcher_count() * std::size_t{2},
       [&](const Piece& piece, unsigned thread) {
         const auto is_chunk = [&](std::size_t index, std::span<const std::byte> plain) {
           check_chunk_length(piece[index], plain);
