@@ -387,7 +387,18 @@ VolumeView Volumes::Replacement::commit() {
 
 // --- Snapshots ---
 
+// Most of what the file system has in memory goes to the disk now, not while its writers are frozen
+// and the pool is locked. That may take long, and a container that starts need not wait for it: so
+// it is done without the volume's lock. An unmount, which would find the mount busy, waits.
+void Volumes::write_back(std::string_view reference) {
+  const VolumeRow volume = catalog_.find_volume(reference);
+  const auto lock = write_back_locks_.lock(volume.uuid);
+  const std::filesystem::path mountpoint = mounted_at(volume, mounts_.mounts());
+  if (!mountpoint.empty()) mounts_.sync(mountpoint);
+}
+
 SnapshotRow Volumes::create_snapshot(std::string_view reference, std::string name) {
+  write_back(reference);
   const auto [volume, lock] = lock_volume(reference);
   require_active(volume);
   SnapshotRow snapshot;
@@ -399,10 +410,6 @@ SnapshotRow Volumes::create_snapshot(std::string_view reference, std::string nam
   snapshot.volume = volume.uuid;
   snapshot.created = now();
 
-  // Most of what the file system has in memory goes to the disk now, not while its writers are
-  // frozen and the pool is locked.
-  const std::filesystem::path mountpoint = mounted_at(volume, mounts_.mounts());
-  if (!mountpoint.empty()) mounts_.sync(mountpoint);
   snapshot = transactions_.create(std::move(snapshot), volume);
   spdlog::info("snapshot {} of volume {} created", snapshot.name, volume.name);
   return snapshot;

@@ -169,6 +169,7 @@ class Volumes {
                         const std::vector<Mount>& mounts);
   void mount_now(const VolumeRow& volume, const std::filesystem::path& target);
   std::uint64_t trim_step(const Uuid& uuid, std::uint64_t begin, std::uint64_t end);
+  void write_back(std::string_view reference);
   void unmount_now(const VolumeRow& volume, const std::filesystem::path& target);
   void require_unmounted(const VolumeRow& volume, const std::filesystem::path& target);
   void forget_mountpoint(const VolumeRow& volume, const std::filesystem::path& target);
@@ -189,6 +190,7 @@ class Volumes {
   PoolTransactions transactions_;
   SnapshotReaders readers_;
   ObjectLocks volume_locks_;
+  ObjectLocks write_back_locks_;  // taken under the volume's, if both are
 
   std::mutex replaced_mutex_;             // of the one below
   std::map<Uuid, std::string> replaced_;  // volumes, and the jobs that replace them

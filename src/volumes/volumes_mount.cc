@@ -152,7 +152,9 @@ void Volumes::force_unmount(std::string_view reference) {
       spdlog::warn("volume {}: the use by {} is ended by force", volume.name, describe(user));
   }
   catalog_.remove_users(volume.uuid);
-  if (!volume.mountpoint.empty()) forget_mountpoint(volume, volume.mountpoint);
+  // A catalog that was lost may have known of a mount at the default place.
+  const std::filesystem::path& known = volume.mountpoint.empty() ? mountpoint : volume.mountpoint;
+  if (!known.empty()) forget_mountpoint(volume, known);
 }
 
 std::uint64_t Volumes::trim(std::string_view reference,
@@ -195,6 +197,7 @@ void Volumes::unmount_now(const VolumeRow& volume, const std::filesystem::path& 
                 "something else is mounted over volume '{}' at {}; unmount that first", volume.name,
                 target.native());
   }
+  const auto lock = write_back_locks_.lock(volume.uuid);
   for (auto waited = std::chrono::milliseconds(0);; waited += kBusyRetryStep) {
     try {
       mounts_.unmount(target);

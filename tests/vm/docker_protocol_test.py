@@ -1,6 +1,7 @@
 """Docker's plugin protocol, all eight calls and Plugin.Activate, spoken as Docker does."""
 # budget: 800
 
+import concurrent.futures
 import json
 import os
 import subprocess
@@ -9,10 +10,16 @@ import time
 import unittest
 from pathlib import Path
 
-from support import SOCKET, DockerCall, PoolTest, convoy, convoy_error, convoy_json, docker, mounts, run
+from support import SOCKET, Daemon, DockerCall, PoolTest, convoy, convoy_error, convoy_json, docker, mounts, run, wait_until
 
 UUID = "01a20728-11d7-7c69-bd8d-bb687a08cfd8"
 MOUNTPOINT = "/var/lib/convoy/devicemapper/mounts/db"
+
+
+def waits_for_a_disk(daemon: Daemon) -> bool:
+    assert daemon.process
+    tasks = Path(f"/proc/{daemon.process.pid}/task").glob("*/stat")
+    return any(task.read_text().rpartition(")")[2].split()[0] == "D" for task in tasks)
 
 
 class Protocol(PoolTest):
@@ -60,6 +67,26 @@ class Protocol(PoolTest):
         self.assertEqual(mounts(), [])
         self.assertEqual(docker("VolumeDriver.Unmount", Name="db", ID="second"), {})
         self.assertEqual(docker("VolumeDriver.Remove", Name="db"), {})
+
+    def test_a_container_starts_while_a_snapshot_waits_for_a_slow_disk(self) -> None:
+        docker("VolumeDriver.Create", Name="db", Opts={"size": "64M"})
+        docker("VolumeDriver.Mount", Name="db", ID="first")
+        Path(MOUNTPOINT, "file").write_bytes(os.urandom(1 << 20))
+        run("dmsetup", "suspend", "--noflush", "--nolockfs", "db")  # nothing gets to the disk
+        with concurrent.futures.ThreadPoolExecutor() as threads:
+            try:
+                snapshot = threads.submit(convoy, "snapshot", "create", "db", "--name", "s1")
+                wait_until("the snapshot's sync", lambda: waits_for_a_disk(self.daemon))
+                second = threads.submit(docker, "VolumeDriver.Mount", Name="db", ID="second")
+                self.assertEqual(second.result(timeout=30), {"Mountpoint": MOUNTPOINT})
+                self.assertEqual(docker("VolumeDriver.Unmount", Name="db", ID="first"), {})
+                last = threads.submit(docker, "VolumeDriver.Unmount", Name="db", ID="second")
+                time.sleep(0.5)
+                self.assertFalse(snapshot.done() or last.done())
+            finally:
+                run("dmsetup", "resume", "db")
+            self.assertEqual((snapshot.result(), last.result()), ("s1", {}))
+        self.assertEqual(mounts(), [])
 
     def test_the_command_line_is_one_more_user(self) -> None:
         convoy("create", "db", "--size", "64M")
