@@ -270,6 +270,22 @@ TEST_F(DamageTest, RefusesValuesThatCantBe) {
             ErrorKind::kUnsupported);
 }
 
+TEST_F(DamageTest, AJsonThatWouldFillTheMemoryIsRefused) {
+  const auto read_text = [&](const std::string& text) {
+    objects_.put(key_, compress_text(text));
+    return error_of([&] { read_backup(store_, lineage_, record_.info.uuid); }).message();
+  };
+  std::string fields = "{";
+  for (unsigned i = 0; i < 1'100'000; ++i) fields += fmt::format("\"{}\":0,", i);
+  std::string values = "{\"a\":[";
+  for (unsigned i = 0; i < 10'100'000; ++i) values += "1,";
+  std::string nested = "{\"a\":";
+  nested += std::string(20'000'000, '[');
+  for (const std::string& text : {fields, values, nested})
+    EXPECT_THAT(read_text(text), HasSubstr("holds more than a JSON object of a store can"));
+  EXPECT_THAT(read_text(std::string(kMaxStoreJson + 1, ' ')), HasSubstr("claims to hold too much"));
+}
+
 TEST_F(DamageTest, ATreeThatLeadsNowhereIsNoCrash) {
   // The JSON is consistent, but names packs with too small a size, or does not list the pack that
   // the tree leads to.

@@ -97,8 +97,18 @@ void JsonFields::refuse(const std::string& name, std::string_view why) const {
 }
 
 nlohmann::json parse_json(std::span<const std::byte> bytes) {
+  using Event = nlohmann::json::parse_event_t;
+  std::uint32_t values = 0;
+  std::uint32_t fields = 0;
+  const auto limit = [&](int depth, Event event, const nlohmann::json&) {
+    if (event == Event::key) ++fields;
+    if (event == Event::value) ++values;
+    if (depth > kMaxStoreJsonDepth || fields > kMaxStoreJsonFields || values > kMaxStoreJsonValues)
+      throw Error(ErrorKind::kCorrupt, "holds more than a JSON object of a store can");
+    return true;
+  };
   const std::string_view text = as_text(bytes);
-  nlohmann::json json = nlohmann::json::parse(text.begin(), text.end(), nullptr, false);
+  nlohmann::json json = nlohmann::json::parse(text.begin(), text.end(), limit, false);
   if (json.is_discarded() || !json.is_object()) {
     throw Error(ErrorKind::kCorrupt, "is not a JSON object");
   }

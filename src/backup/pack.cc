@@ -67,7 +67,7 @@ std::vector<PackSlot> parse_footer(std::span<const std::byte> footer, const Pack
       decoder.decode(footer.first(trailer.footer_length), kMaxPackSlots * sizeof(PackSlot));
   if (plain.size() % sizeof(PackSlot) != 0) refuse("its last slot is cut off");
   std::vector<PackSlot> slots(plain.size() / sizeof(PackSlot));
-  std::memcpy(slots.data(), plain.data(), plain.size());
+  if (!plain.empty()) std::memcpy(slots.data(), plain.data(), plain.size());  // never of a null
   for (const PackSlot& slot : slots) check_slot(slot, trailer.footer_offset);
   return slots;
 }

@@ -112,6 +112,7 @@ PackFooters::Footer PackFooters::read(const PackName& pack) {
 
 // Nothing if it is gone.
 std::optional<PackFooter> PackFooters::read_at(const Place& place) {
+  if (place.size > kMaxPackSize) throw Error(ErrorKind::kCorrupt, "the pack is too large");
   const std::uint64_t tail_size = std::min(place.size, kTailSize);
   auto tail = read_part(objects_, place.key, place.size - tail_size, tail_size);
   if (!tail) return std::nullopt;
@@ -119,7 +120,9 @@ std::optional<PackFooter> PackFooters::read_at(const Place& place) {
   const PackTrailer trailer =
       parse_trailer(std::span<const std::byte>(*tail).last(trailer_size), place.size);
   const std::uint64_t length = trailer.footer_length + sizeof trailer;
+  std::unique_lock large(large_mutex_, std::defer_lock);
   if (length > tail->size()) {
+    large.lock();
     tail = read_part(objects_, place.key, trailer.footer_offset, length);
     if (!tail) return std::nullopt;
   }

@@ -73,6 +73,9 @@ class PackFooters {
   std::map<PackName, Position> position_of_;
   std::size_t total_size_ = 0;
 
+  // Held for one of the footers, rare in a store that convoy wrote, that take up to 72 MiB to read.
+  std::mutex large_mutex_;
+
   std::mutex rewritten_mutex_;           // held while they are listed
   std::map<PackName, Place> rewritten_;  // the newest of each, when they were last listed
   std::set<PackName> missing_;           // neither as written nor rewritten

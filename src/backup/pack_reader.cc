@@ -10,8 +10,7 @@
 namespace convoy {
 namespace {
 
-// A run is at most as long as a piece of PackOrder and its headers, of which each thread has one in
-// memory; a gap in it is cheaper to read than another request.
+// Each thread has a run in memory; a gap in it is cheaper to read than another request.
 constexpr std::uint64_t kMaxRun = 5 * kMiB;
 constexpr std::uint64_t kMaxGap = 256 * kKiB;
 
@@ -62,7 +61,7 @@ void PackReader::read_from_pack(std::span<const std::size_t> indices, std::span<
     std::vector<Placed> run;
     for (const std::size_t index : indices) {
       const PackSlot slot =
-          about(items[index], [&] { return place(*footer, items[index].reference); });
+          about(items[index], [&] { return place(*footer, items[index].reference, max_length); });
       if (!run.empty() && (slot.offset < run.front().slot.offset ||
                            slot.offset > end_of(run.back().slot) + kMaxGap ||
                            end_of(slot) > run.front().slot.offset + kMaxRun))
@@ -77,7 +76,9 @@ void PackReader::read_from_pack(std::span<const std::size_t> indices, std::span<
 }
 
 void PackReader::check_place(const Item& item) {
-  about(item, [&] { place(*footers_.footer_of(item.reference.pack), item.reference); });
+  about(item, [&] {
+    place(*footers_.footer_of(item.reference.pack), item.reference, record_.chunk_size);
+  });
 }
 
 // False if the object is gone.
@@ -116,12 +117,15 @@ bool PackReader::read_run(const std::string& key, std::span<const Placed> run,
   return true;
 }
 
-PackSlot PackReader::place(const PackFooter& footer, const Reference& reference) {
+PackSlot PackReader::place(const PackFooter& footer, const Reference& reference,
+                           std::size_t max_length) {
   if (reference.slot >= footer.slots.size())
     throw Error(ErrorKind::kCorrupt, "the pack has no slot {}", reference.slot);
   const PackSlot& slot = footer.slots[reference.slot];
   if (slot.length == 0 || slot.digest != reference.digest)
     throw Error(ErrorKind::kCorrupt, "slot {} is that of something else", reference.slot);
+  if (slot.length > sizeof(FrameHeader) + max_length)  // frames are no longer than what they hold
+    throw Error(ErrorKind::kCorrupt, "slot {} is too long", reference.slot);
   return slot;
 }
 

@@ -36,7 +36,7 @@ class PackReader {
   using Visit = std::function<void(std::size_t index, std::span<const std::byte> plain)>;
   void read(std::span<const Item> items, std::size_t max_length, const Visit& visit);
 
-  // Throws as read(), but looks no further than into the pack's footer.
+  // Throws as read() of a chunk, but looks no further than into the pack's footer.
   void check_place(const Item& item);
 
  private:
@@ -46,7 +46,8 @@ class PackReader {
     PackSlot slot;
   };
 
-  static PackSlot place(const PackFooter& footer, const Reference& reference);
+  static PackSlot place(const PackFooter& footer, const Reference& reference,
+                        std::size_t max_length);
   void read_from_pack(std::span<const std::size_t> indices, std::span<const Item> items,
                       std::size_t max_length, const Visit& visit);
   bool read_run(const std::string& key, std::span<const Placed> run, std::span<const Item> items,

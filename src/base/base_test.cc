@@ -106,5 +106,16 @@ TEST(AllZero, SeesTheFirstAndTheLastByte) {
   EXPECT_FALSE(all_zero(bytes));
 }
 
+TEST(Time, IsReadAsItIsWrittenWhateverTheYear) {
+  for (const char* const text : {"1970-01-01T00:00:00.000Z", "2026-11-26T07:08:07.259Z",
+                                 "2262-04-12T00:00:00.001Z", "9999-12-31T23:59:59.999Z"}) {
+    const auto time = parse_rfc3339(text);
+    ASSERT_TRUE(time) << text;
+    EXPECT_EQ(format_rfc3339(*time), text);
+    EXPECT_EQ(parse_for_user(format_for_user(*time)),
+              std::chrono::floor<std::chrono::seconds>(*time));
+  }
+}
+
 }  // namespace
 }  // namespace convoy

@@ -113,9 +113,14 @@ inline constexpr std::uint32_t kMaxPackSlots = 1U << 20U;
 // the footer.
 inline constexpr std::uint64_t kMaxPackSize = 2 * kPackTargetSize;
 
-// A JSON object of a store: the one of a backup tells size and references of its packs, 14 bytes
-// each before it is compressed. 256 MiB are enough for 300 TiB in packs of 16 MiB.
-inline constexpr std::uint64_t kMaxStoreJson = 256 * kMiB;
+// A JSON object of a store. The largest is a backup's, which tells size and references of its
+// packs: 14 bytes and two values for each, so this is enough for 75 TiB in packs of 16 MiB. In
+// memory a value takes 16 bytes, and a field 100: without limits, a store that was made to do harm
+// could take tens of GiB.
+inline constexpr std::uint64_t kMaxStoreJson = 64 * kMiB;
+inline constexpr std::uint32_t kMaxStoreJsonValues = 10'000'000;
+inline constexpr std::uint32_t kMaxStoreJsonFields = 1'000'000;
+inline constexpr int kMaxStoreJsonDepth = 16;
 
 // Chunks that a backup knows by their digests, wherever in the volume they stand, so that equal
 // ones are stored once: 2^19 entries of 64 bytes are 32 MiB.

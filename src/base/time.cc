@@ -10,8 +10,9 @@ namespace convoy {
 namespace {
 
 std::tm to_utc(Timestamp time) {
+  // Not system_clock's own to_time_t: that one counts nanoseconds, and ends in 2262.
   const std::time_t seconds =
-      std::chrono::system_clock::to_time_t(std::chrono::floor<std::chrono::seconds>(time));
+      std::chrono::floor<std::chrono::seconds>(time.time_since_epoch()).count();
   std::tm utc = {};
   gmtime_r(&seconds, &utc);
   return utc;
@@ -40,8 +41,7 @@ std::optional<Timestamp> parse_for_user(std::string_view text) {
   const std::string copy(text);
   const char* const end = ::strptime(copy.c_str(), "%a %b %d %H:%M:%S +0000 %Y", &parts);
   if (end == nullptr) return std::nullopt;
-  const Timestamp time = std::chrono::floor<std::chrono::milliseconds>(
-      std::chrono::system_clock::from_time_t(::timegm(&parts)));
+  const Timestamp time{std::chrono::seconds(::timegm(&parts))};
   if (format_for_user(time) != text) return std::nullopt;
   return time;
 }
