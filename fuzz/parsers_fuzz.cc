@@ -1,0 +1,235 @@
+// Whatever a text or an object from outside holds, its parser answers or throws convoy::Error; and
+// what it has understood, it says in a way that it understands again. A libFuzzer target.
+//
+// The first byte of an input says whose it is, the rest is what that parser gets: fuzz/seeds has
+// one for each.
+#include <array>
+#include <cstdint>
+#include <cstdlib>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+#include <spdlog/spdlog.h>
+
+#include "backup/backup_record.h"
+#include "backup/destination.h"
+#include "backup/frame.h"
+#include "backup/json_fields.h"
+#include "backup/layout.h"
+#include "backup/pack.h"
+#include "backup/tree_node.h"
+#include "backup/zstd_text.h"
+#include "base/bytes.h"
+#include "base/digest.h"
+#include "base/error.h"
+#include "base/limits.h"
+#include "base/name.h"
+#include "base/size.h"
+#include "base/time.h"
+#include "base/uuid.h"
+#include "daemon/request_fields.h"
+#include "objectstore/ini_file.h"
+#include "objectstore/s3_answer.h"
+#include "objectstore/s3_error.h"
+#include "objectstore/s3_options.h"
+#include "sys/mount_namespace.h"
+
+namespace convoy {
+namespace {
+
+using Bytes = std::span<const std::byte>;
+
+void require(bool holds) {
+  if (!holds) std::abort();
+}
+
+std::string text_of(Bytes bytes) {
+  return std::string(as_text(bytes));
+}
+
+// --- What users write ---
+
+void size(Bytes bytes) {
+  parse_size(as_text(bytes));
+}
+
+void destination(Bytes bytes) {
+  const Destination parsed = Destination::parse(as_text(bytes));
+  require(Destination::parse(parsed.to_string()) == parsed);
+}
+
+void backup_url(Bytes bytes) {
+  const BackupUrl parsed = BackupUrl::parse(as_text(bytes));
+  require(BackupUrl::parse(parsed.to_string()) == parsed);
+}
+
+void compression(Bytes bytes) {
+  const int level = Compression::parse(as_text(bytes)).zstd_level;
+  require(level >= 0 && level <= 19);
+}
+
+void mount_options(Bytes bytes) {
+  parse_mount_options(text_of(bytes));
+}
+
+void mountinfo(Bytes bytes) {
+  parse_mountinfo(as_text(bytes));
+}
+
+void request(Bytes bytes) {
+  const RequestFields fields(text_of(bytes));
+  to_text({{"text", fields.text("a")}});
+  fields.flag("b");
+  fields.texts("c");
+}
+
+// s3.conf or a file of AWS's programs, and what a destination is by it.
+void ini_file(Bytes bytes) {
+  const IniFile file = parse_ini(as_text(bytes));
+  const auto value = [&](const char* name) -> std::optional<std::string> {
+    const auto section = file.find("environment");
+    if (section == file.end() || !section->second.contains(name)) return std::nullopt;
+    return section->second.at(name);
+  };
+  resolve_s3({.bucket = "bucket", .region = "", .path = ""}, "s3://bucket/", "", file, value);
+}
+
+// --- What servers and stores say ---
+
+// As the header says, the answer to a request of another kind.
+void s3_answer(Bytes bytes) {
+  HttpClient::Response response{.status = 200, .headers = {}, .body = {}};
+  response.body.assign(bytes.begin(), bytes.end());
+  try {
+    const ListPage page = parse_list_page(response);
+    for (const ListPage::Entry& entry : page.entries)
+      require(!entry.object || entry.object->key == entry.key);
+  } catch (const HttpFailure&) {  // not a list
+  }
+  try {
+    removal_error(response);
+  } catch (const HttpFailure&) {  // not that
+  }
+  response.status = 400;
+  is_unknown_call(response);
+  is_transient(response, s3_error_code(response));
+  s3_error(response, {});
+  server_in(text_of(bytes));
+}
+
+void times(Bytes bytes) {
+  if (const auto time = parse_rfc3339(as_text(bytes)))
+    require(format_rfc3339(*time) == as_text(bytes));
+  if (const auto time = parse_for_user(as_text(bytes)))
+    require(parse_for_user(format_for_user(*time)) == time);
+}
+
+void keys(Bytes bytes) {
+  const std::string_view text = as_text(bytes);
+  if (const auto pack = parse_pack_name(text)) require(to_string(*pack) == text);
+  parse_pack_key(text);
+  parse_backup_key(text);
+  parse_revocation_key(text);
+  parse_json_key(text);
+  Uuid::parse(text);
+  require(!is_valid_name(text) || is_key_component(text));
+}
+
+void record(Bytes bytes) {
+  const BackupRecord parsed = parse_record(bytes);
+  const std::string text = encode_record(parsed);
+  require(encode_record(parse_record(as_bytes(text))) == text);
+}
+
+// As if it had been written so.
+void sealed_record(Bytes bytes) {
+  nlohmann::json json = parse_json(bytes);
+  json.erase("checksum");
+  try {
+    const std::string text = dump_with_checksum(json);
+    record(as_bytes(text));
+  } catch (const nlohmann::json::exception&) {  // it isn't UTF-8, which no writer has
+  }
+}
+
+void compressed_text(Bytes bytes) {
+  decompress_text(bytes, kMiB);
+}
+
+void frame(Bytes bytes) {
+  FrameDecoder decoder;
+  require(decoder.decode(bytes, kMaxChunkSize).size() <= kMaxChunkSize);
+}
+
+void node(Bytes bytes) {
+  for (std::uint32_t level = 0; level < 3; ++level) {
+    try {
+      require(std::ranges::equal(encode_node(decode_node(bytes, level), level), bytes));
+    } catch (const Error&) {  // of another level
+    }
+  }
+}
+
+// A footer with its trailer, whose checksum is made right.
+void footer(Bytes bytes) {
+  if (bytes.size() < sizeof(PackTrailer)) return;
+  std::vector<std::byte> pack(bytes.begin(), bytes.end());
+  PackTrailer trailer;
+  const std::size_t at = pack.size() - sizeof trailer;
+  std::memcpy(&trailer, pack.data() + at, sizeof trailer);
+  if (trailer.footer_offset > at) return;
+  const std::size_t sealed =
+      pack.size() - sizeof trailer.magic - sizeof trailer.checksum - trailer.footer_offset;
+  trailer.checksum = sha256(Bytes(pack).subspan(trailer.footer_offset, sealed));
+  std::memcpy(pack.data() + at, &trailer, sizeof trailer);
+  FrameDecoder decoder;
+  const PackTrailer parsed = parse_trailer(Bytes(pack).last(sizeof trailer), pack.size());
+  require(parse_footer(Bytes(pack).subspan(parsed.footer_offset), parsed, decoder).size() <=
+          kMaxPackSlots);
+}
+
+struct Parser {
+  char letter;
+  void (*run)(Bytes);
+};
+constexpr std::array<Parser, 17> kParsers = {{{'s', size},
+                                              {'d', destination},
+                                              {'u', backup_url},
+                                              {'c', compression},
+                                              {'m', mount_options},
+                                              {'i', mountinfo},
+                                              {'q', request},
+                                              {'a', ini_file},
+                                              {'x', s3_answer},
+                                              {'t', times},
+                                              {'k', keys},
+                                              {'r', record},
+                                              {'R', sealed_record},
+                                              {'z', compressed_text},
+                                              {'f', frame},
+                                              {'n', node},
+                                              {'o', footer}}};
+
+}  // namespace
+}  // namespace convoy
+
+// libFuzzer's names (https://llvm.org/docs/LibFuzzer.html), and its types.
+extern "C" int LLVMFuzzerInitialize(int* /*count*/, char*** /*arguments*/) {
+  spdlog::set_level(spdlog::level::off);
+  return 0;
+}
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  if (size == 0) return 0;
+  for (const auto& parser : convoy::kParsers) {
+    if (static_cast<std::uint8_t>(parser.letter) != data[0]) continue;
+    try {
+      parser.run(std::as_bytes(std::span(data, size)).subspan(1));
+    } catch (const convoy::Error&) {  // the right answer to what can't be understood
+    }
+  }
+  return 0;
+}
