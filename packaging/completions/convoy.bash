@@ -71,6 +71,7 @@ _convoy() {
       words+=' --root --log --log-format --socket-group --drivers --driver-opts --s3-settings --mnt-ns --cmd-timeout --ignore-docker-delete'
       words+=' --create-on-docker-mount --ignore-config-file --force-new-pool'
       ;;
+    'pool adopt') words+=' --root --log --log-format --driver-opts' ;;
     create) words+=' --driver --size --fs --mkfs-options --mount-options --backup --allow-damaged --s3-endpoint --id --type --iops --vm' ;;
     delete) words+=' --reference' ;;
     mount) words+=' --mountpoint' ;;
@@ -92,7 +93,7 @@ _convoy() {
   elif [[ -z $words ]]; then
     case ${command:-$group} in
     '') words='daemon create delete mount umount restore trim list inspect info pool snapshot backup jobs' ;;
-    pool) words=grow ;;
+    pool) words='grow adopt' ;;
     snapshot) words='create delete inspect' ;;
     jobs) words=cancel ;;
     backup) words='create list inspect verify delete gc unlock' ;;

@@ -65,16 +65,16 @@ complete -c convoy -n __convoy_lacks_word -a snapshot -d 'Create, delete and sho
 complete -c convoy -n __convoy_lacks_word -a backup -d 'Create, list, show, verify and delete backups'
 complete -c convoy -n __convoy_lacks_word -a jobs -d 'Show or cancel what the daemon works on'
 complete -c convoy -n '__convoy_lacks_word jobs' -a cancel
-complete -c convoy -n '__convoy_lacks_word pool' -a grow
+complete -c convoy -n '__convoy_lacks_word pool' -a 'grow adopt'
 complete -c convoy -n '__convoy_lacks_word snapshot' -a 'create delete inspect'
 complete -c convoy -n '__convoy_lacks_word backup' -a 'create list inspect verify delete gc unlock'
 
-complete -c convoy -n '__convoy_is daemon' -l root -xa '(__fish_complete_directories)' -d 'Catalog and mount points'
-complete -c convoy -n '__convoy_is daemon' -l log -rF -d 'Append the log to this file'
-complete -c convoy -n '__convoy_is daemon' -l log-format -xa 'text json' -d 'Form of the log'
+complete -c convoy -n '__convoy_is daemon; or __convoy_is pool adopt' -l root -xa '(__fish_complete_directories)' -d 'Catalog and mount points'
+complete -c convoy -n '__convoy_is daemon; or __convoy_is pool adopt' -l log -rF -d 'Append the log to this file'
+complete -c convoy -n '__convoy_is daemon; or __convoy_is pool adopt' -l log-format -xa 'text json' -d 'Form of the log'
 complete -c convoy -n '__convoy_is daemon' -l socket-group -xa '(__fish_complete_groups)' -d 'Who may use the socket too'
 complete -c convoy -n '__convoy_is daemon' -l drivers -xa devicemapper -d Driver
-complete -c convoy -n '__convoy_is daemon' -l driver-opts -d 'Option of the pool' \
+complete -c convoy -n '__convoy_is daemon; or __convoy_is pool adopt' -l driver-opts -d 'Option of the pool' \
     -xa 'dm.datadev= dm.metadatadev= dm.thinpoolname= dm.thinpoolblocksize= dm.defaultvolumesize= dm.fs= dm.lowwatermark= dm.whenfull='
 complete -c convoy -n '__convoy_is daemon' -l s3-settings -rF -d 'What destinations in S3 need'
 complete -c convoy -n '__convoy_is daemon' -l mnt-ns -rF -d 'Mount in this mount namespace'

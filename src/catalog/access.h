@@ -85,14 +85,26 @@ class Catalog::Access {
   SQLite::Transaction transaction_;
 };
 
+// (https://www.sqlite.org/rescode.html)
+inline ErrorKind kind_of(const SQLite::Exception& error) {
+  switch (error.getErrorCode()) {
+    case 13:  // SQLITE_FULL
+      return ErrorKind::kNoSpace;
+    case 11:  // SQLITE_CORRUPT
+    case 26:  // SQLITE_NOTADB
+      return ErrorKind::kCorrupt;
+    default:
+      return ErrorKind::kIo;
+  }
+}
+
 // Runs `action`, with SQLite's exceptions made ours.
 template <typename Action>
 auto guarded(Action&& action) {
   try {
     return std::forward<Action>(action)();
   } catch (const SQLite::Exception& error) {
-    const bool full = error.getErrorCode() == 13;  // SQLITE_FULL
-    throw Error(full ? ErrorKind::kNoSpace : ErrorKind::kIo, "the catalog: {}", error.what());
+    throw Error(kind_of(error), "the catalog: {}", error.what());
   }
 }
 

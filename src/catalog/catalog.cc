@@ -40,6 +40,10 @@ Catalog::Catalog(const std::filesystem::path& file) {
                     "made by a newer version of convoy (catalog version {}, we know {})", version,
                     kSchemaVersion);
       }
+      if (version > 0) {
+        const std::string found = database_->execAndGet("PRAGMA quick_check(1)").getString();
+        if (found != "ok") throw Error(ErrorKind::kCorrupt, "damaged: {}", found);
+      }
       if (version == kSchemaVersion) return;
       SQLite::Transaction transaction(*database_);
       if (version == 0) {
@@ -117,6 +121,14 @@ void Catalog::set_pool_ready() {
   guarded([&] {
     Access access(*this);
     access.execute("UPDATE pool SET state = 'ready'");
+    access.commit();
+  });
+}
+
+void Catalog::set_pool_transaction(std::uint64_t transaction_id) {
+  guarded([&] {
+    Access access(*this);
+    access.execute("UPDATE pool SET transaction_id = ?", transaction_id);
     access.commit();
   });
 }

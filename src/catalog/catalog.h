@@ -91,18 +91,18 @@ struct VolumeUser {
   bool operator==(const VolumeUser&) const = default;
 };
 
-// A volume that was made by others, with its snapshots.
-struct TakenOverVolume {
+// A volume with all that belongs to it.
+struct VolumeEntry {
   VolumeRow volume;
   std::vector<SnapshotRow> snapshots;
-  std::optional<VolumeUser> user;  // of its mount
+  std::vector<VolumeUser> users;
 };
 
-// Thread-safe. Throws kCorrupt or kIo with SQLite's reason if the database fails.
+// Thread-safe. Throws kCorrupt if the database is damaged, or kIo, with SQLite's reason.
 class Catalog {
  public:
-  // Opens the database, making it if there is none. Throws kUnsupported if a newer version of
-  // convoy made it.
+  // Opens the database, making it if there is none. Throws kCorrupt if what is there is damaged, by
+  // SQLite's own check, or none; kUnsupported if a newer version of convoy made it.
   explicit Catalog(const std::filesystem::path& file);
   ~Catalog();
   Catalog(const Catalog&) = delete;
@@ -118,9 +118,12 @@ class Catalog {
   void set_pool_devices(const PoolRow& pool);
   // Records this row's settings: defaults of volumes, low water mark, behaviour when full.
   void set_pool_settings(const PoolRow& pool);
-  // Inserts all rows as they are given, in place of all volumes and snapshots there are. Thin ids
+  // Records where the pool is, as against what was known.
+  void set_pool_transaction(std::uint64_t transaction_id);
+  // Inserts all rows as they are given, in place of all volumes and snapshots there are, and of the
+  // change that is under way. Which backups there are of a snapshot that stays is kept. Thin ids
   // are given out from `next_thin_id` on.
-  void take_over(const std::vector<TakenOverVolume>& volumes, std::uint32_t next_thin_id);
+  void replace_devices(const std::vector<VolumeEntry>& volumes, std::uint32_t next_thin_id);
 
   // --- Volumes and snapshots ---
   std::vector<VolumeRow> volumes();

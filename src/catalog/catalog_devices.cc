@@ -277,23 +277,29 @@ void Catalog::begin_delete(const Uuid& device) {
   });
 }
 
-void Catalog::take_over(const std::vector<TakenOverVolume>& volumes, std::uint32_t next_thin_id) {
+void Catalog::replace_devices(const std::vector<VolumeEntry>& volumes, std::uint32_t next_thin_id) {
   guarded([&] {
     Access access(*this);
+    access.execute("DELETE FROM intent");
+    access.execute("CREATE TEMP TABLE kept AS SELECT backup, store, snapshot FROM backup");
     access.execute("DELETE FROM snapshot");
     access.execute("DELETE FROM device");
-    for (const auto& [volume, snapshots, user] : volumes) {
+    for (const auto& [volume, snapshots, users] : volumes) {
       insert_volume(access, volume);
       for (const SnapshotRow& snapshot : snapshots) {
         insert_device(access, snapshot, "snapshot");
         access.execute(
             "INSERT INTO snapshot (uuid, volume, transaction_id, creation_time) VALUES (?, ?, ?, "
             "?)",
-            snapshot.uuid, snapshot.volume, snapshot.transaction_id,
-            snapshot.creation_time.value());
+            snapshot.uuid, snapshot.volume, snapshot.transaction_id, snapshot.creation_time);
       }
-      if (user) insert_user(access, volume.uuid, *user, volume.mountpoint);
+      for (const VolumeUser& user : users)
+        insert_user(access, volume.uuid, user, volume.mountpoint);
     }
+    access.execute(
+        "INSERT INTO backup (backup, store, snapshot)"
+        " SELECT backup, store, snapshot FROM kept WHERE snapshot IN (SELECT uuid FROM snapshot)");
+    access.execute("DROP TABLE kept");
     access.execute("UPDATE pool SET next_thin_id = ?", next_thin_id);
     access.commit();
   });

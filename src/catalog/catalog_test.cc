@@ -2,17 +2,20 @@
 
 #include <algorithm>
 #include <cctype>
+#include <fstream>
 
 #include <SQLiteCpp/SQLiteCpp.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "catalog/catalog_copy.h"
 
 namespace convoy {
 namespace {
 
 using testing::ElementsAre;
+using testing::ElementsAreArray;
 using testing::HasSubstr;
 
 class CatalogTest : public testing::Test {
@@ -240,16 +243,18 @@ TEST_F(CatalogTest, KnowsTheNewestBackupWhoseSnapshotIsStillHere) {
   EXPECT_FALSE(catalog_->newest_backup(store, volume.uuid));
 }
 
-TEST_F(CatalogTest, WhatIsTakenOverReplacesWhatAnEarlierAttemptLeft) {
+TEST_F(CatalogTest, OtherDevicesTakeThePlaceOfAllThereAre) {
   create_snapshot(create_volume("old"), "old-snapshot");
-  TakenOverVolume taken;
+  begin_volume("unfinished");
+  VolumeEntry taken;
   taken.volume.uuid = taken.volume.lineage = Uuid::generate();
   taken.volume.name = "db";
   taken.volume.state = DeviceState::kReady;
   taken.volume.thin_id = 3;
   taken.volume.filesystem = "xfs";
   taken.volume.mountpoint = "/mnt";
-  taken.user = VolumeUser{VolumeUser::Kind::kCommand, "", "boot-1"};
+  taken.users = {{VolumeUser::Kind::kCommand, "", "boot-1"},
+                 {VolumeUser::Kind::kDocker, "container", "boot-1"}};
   SnapshotRow snapshot;
   snapshot.uuid = Uuid::generate();
   snapshot.name = "s1";
@@ -259,17 +264,81 @@ TEST_F(CatalogTest, WhatIsTakenOverReplacesWhatAnEarlierAttemptLeft) {
   snapshot.transaction_id = 0;
   snapshot.creation_time = 9;
   taken.snapshots = {snapshot};
-  catalog_->take_over({taken}, 17);
+  catalog_->replace_devices({taken}, 17);
+  EXPECT_FALSE(catalog_->intent());
 
   ASSERT_EQ(catalog_->volumes().size(), 1U);
   const VolumeRow volume = catalog_->find_volume("db");
   EXPECT_EQ(volume.thin_id, 3U);
   EXPECT_EQ(volume.mountpoint, "/mnt");
-  EXPECT_THAT(catalog_->users(volume.uuid), ElementsAre(*taken.user));
+  EXPECT_THAT(catalog_->users(volume.uuid), ElementsAreArray(taken.users));
   ASSERT_EQ(catalog_->snapshots().size(), 1U);
   EXPECT_EQ(catalog_->find_snapshot("s1").transaction_id, 0U);
   EXPECT_EQ(catalog_->find_snapshot("s1").creation_time, 9U);
   EXPECT_EQ(create_volume("new").thin_id, 17U);
+}
+
+TEST_F(CatalogTest, BackupsOfSnapshotsThatStayAreKept) {
+  VolumeEntry entry{.volume = create_volume("db"), .snapshots = {}, .users = {}};
+  const SnapshotRow gone = create_snapshot(entry.volume, "gone");
+  const SnapshotRow stays = create_snapshot(entry.volume, "stays");
+  const Uuid store = Uuid::generate();
+  const Uuid backup = Uuid::generate();
+  catalog_->add_backup(backup, store, stays.uuid);
+  catalog_->add_backup(Uuid::generate(), store, gone.uuid);
+  entry.volume = catalog_->find_volume("db");
+  entry.snapshots = {catalog_->find_snapshot("stays")};
+  catalog_->replace_devices({entry}, 17);
+  EXPECT_EQ(catalog_->newest_backup(store, entry.volume.uuid)->backup, backup);
+}
+
+TEST_F(CatalogTest, RefusesOneThatIsDamaged) {
+  for (int i = 0; i < 200; ++i) create_volume(fmt::format("db{}", i));
+  catalog_.reset();
+  const std::filesystem::path file = directory_ / "catalog.db";
+  const auto size = std::filesystem::file_size(file);
+  const auto kind_of_error = [&] {
+    try {
+      open();
+      return ErrorKind::kInternal;
+    } catch (const Error& error) {
+      return error.kind();
+    }
+  };
+  std::filesystem::copy(file, directory_ / "whole");
+  std::filesystem::resize_file(file, size / 2);
+  EXPECT_EQ(kind_of_error(), ErrorKind::kCorrupt);
+  std::filesystem::copy(directory_ / "whole", file,
+                        std::filesystem::copy_options::overwrite_existing);
+  std::fstream(file, std::ios::in | std::ios::out).write("no database", 11);
+  EXPECT_EQ(kind_of_error(), ErrorKind::kCorrupt);
+}
+
+TEST_F(CatalogTest, HasACopyThatFollowsIt) {
+  const std::filesystem::path copy = catalog_copy_path(directory_ / "catalog.db");
+  const auto wait_for = [&](const std::string& name) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+    while (std::chrono::steady_clock::now() < deadline) {
+      if (std::filesystem::exists(copy)) {
+        std::filesystem::copy(copy, directory_ / "look",
+                              std::filesystem::copy_options::overwrite_existing);
+        if (Catalog(directory_ / "look").state_of_name(name)) return true;
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+    return false;
+  };
+  {
+    create_volume("before");
+    const CatalogCopy following(directory_ / "catalog.db");
+    EXPECT_TRUE(wait_for("before"));
+    create_volume("after");
+    EXPECT_TRUE(wait_for("after"));
+    create_volume("last");
+  }
+  std::filesystem::copy(copy, directory_ / "look",
+                        std::filesystem::copy_options::overwrite_existing);
+  EXPECT_TRUE(Catalog(directory_ / "look").state_of_name("last"));
 }
 
 }  // namespace

@@ -10,18 +10,6 @@
 namespace convoy {
 namespace {
 
-// An option that is left out means the default; one that is given empty is a script's variable that
-// was not set, and the default would be a surprise.
-void refuse_empty_values(CLI::App& app) {
-  for (CLI::Option* const option : app.get_options()) {
-    if (option->get_expected_max() == 0) continue;  // a flag
-    option->check([](const std::string& value) {
-      return value.empty() ? std::string("the value is empty") : std::string();
-    });
-  }
-  for (CLI::App* const subcommand : app.get_subcommands({})) refuse_empty_values(*subcommand);
-}
-
 CLI::App* command(CLI::App& parent, const char* name, const char* description) {
   CLI::App* const added = parent.add_subcommand(name, description);
   added->fallthrough();
@@ -343,6 +331,16 @@ void require_command(CLI::App& command) {
   });
 }
 
+void refuse_empty_values(CLI::App& app) {
+  for (CLI::Option* const option : app.get_options()) {
+    if (option->get_expected_max() == 0) continue;  // a flag
+    option->check([](const std::string& value) {
+      return value.empty() ? std::string("the value is empty") : std::string();
+    });
+  }
+  for (CLI::App* const subcommand : app.get_subcommands({})) refuse_empty_values(*subcommand);
+}
+
 void add_commands(CLI::App& app, GlobalOptions& options) {
   require_command(app);
   app.add_option("-s,--socket", options.socket, "The daemon's unix socket")->capture_default_str();
@@ -353,7 +351,6 @@ void add_commands(CLI::App& app, GlobalOptions& options) {
   add_snapshot_commands(app, options);
   add_backup_commands(app, options);
   add_job_commands(app, options);
-  refuse_empty_values(app);
 }
 
 }  // namespace convoy

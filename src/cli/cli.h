@@ -19,6 +19,10 @@ struct GlobalOptions {
 // (CLI11's own check comes before its look at unknown words, and so hides a mistyped one.)
 void require_command(CLI::App& command);
 
+// An option that is left out means the default; one that is given empty is a script's variable that
+// was not set, and the default would be a surprise: refused for all commands that `app` has by now.
+void refuse_empty_values(CLI::App& app);
+
 // Adds the global options and the commands that talk to the daemon. A command runs, and throws its
 // errors, while `app` parses. `options` must outlive `app`.
 void add_commands(CLI::App& app, GlobalOptions& options);

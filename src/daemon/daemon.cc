@@ -6,15 +6,18 @@
 #include <spdlog/spdlog.h>
 
 #include "base/error.h"
+#include "catalog/catalog_copy.h"
 #include "daemon/api.h"
 #include "daemon/backups.h"
 #include "daemon/docker_plugin.h"
 #include "daemon/http_server.h"
 #include "daemon/jobs.h"
+#include "daemon/request_fields.h"
 #include "daemon/views.h"
 #include "devmapper/dm_task.h"
 #include "sys/file.h"
 #include "sys/lock_file.h"
+#include "volumes/adoption.h"
 #include "volumes/convoy_root.h"
 #include "volumes/pool_watch.h"
 
@@ -27,6 +30,11 @@ void check_drivers(const std::vector<std::string>& drivers) {
     throw Error(ErrorKind::kInvalidArgument, "--drivers {}: there is only the driver {}", driver,
                 kDriverName);
   }
+}
+
+void check_root(const std::filesystem::path& root) {
+  if (root.is_absolute()) return;
+  throw Error(ErrorKind::kInvalidArgument, "--root {}: give an absolute path", root.native());
 }
 
 // --mnt-ns takes a path, or, as Convoy did, the number of a descriptor that the daemon was started
@@ -104,19 +112,14 @@ void check_convoy_settings(const DaemonOptions& options) {
 
 void run_daemon(const DaemonOptions& options) {
   check_drivers(options.drivers);
-  if (!options.root.is_absolute()) {
-    throw Error(ErrorKind::kInvalidArgument, "--root {}: give an absolute path",
-                options.root.native());
-  }
+  check_root(options.root);
   const PoolOptions pool_options = parse_pool_options(options.driver_options);
   MountNamespace mounts(namespace_path(options.mount_namespace));
   redirect_dm_log();
 
   // What is wrong with a first pool's options is said before anything is made.
-  const std::filesystem::path catalog_file = options.root / "catalog.db";
   if (has_convoy_pool(options.root)) check_convoy_settings(options);
-  if (!std::filesystem::exists(catalog_file))
-    plan_first_pool(options.root, pool_options, options.foreign_data);
+  if (!has_catalog(options.root)) plan_first_pool(options.root, pool_options, options.foreign_data);
 
   const sigset_t stop_signals = block_stop_signals();
   start_log(options.log_file, options.log_format, options.log_level);
@@ -128,12 +131,14 @@ void run_daemon(const DaemonOptions& options) {
   make_directories(options.root);
   const LockFile lock = lock_root(options.root);
   const LockFile guard_lock = lock_guard_out(options.root);
-  Catalog catalog(catalog_file);
+  restore_lost_catalog(options.root, pool_options, guard_lock.fd());
+  Catalog catalog(catalog_path(options.root));
   const auto pool =
       bring_up_pool(catalog, options.root, pool_options, options.foreign_data, guard_lock.fd());
   Volumes volumes(catalog, *pool, std::move(mounts),
                   {options.root / kDriverName / "mounts", options.command_timeout});
   volumes.recover();
+  const CatalogCopy catalog_copy(catalog_path(options.root));
   const PoolWatch watch(volumes);
 
   Jobs jobs;
@@ -152,6 +157,45 @@ void run_daemon(const DaemonOptions& options) {
   spdlog::info("stopping on {}", sigabbrev_np(signal));
   // Before the server, which waits for the streams that show them.
   jobs.stop();
+}
+
+std::string run_pool_adoption(const DaemonOptions& options) {
+  check_root(options.root);
+  const PoolOptions pool_options = parse_pool_options(options.driver_options);
+  redirect_dm_log();
+  if (has_catalog(options.root)) {
+    throw Error(ErrorKind::kAlreadyExists,
+                "the root {0} has a catalog: start the daemon; or, if that says that catalog and "
+                "copy won't do, move {0}/catalog.db and {0}/catalog.db.copy away first",
+                options.root.native());
+  }
+  if (has_convoy_pool(options.root)) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "the root {} is Rancher Convoy's, whose pool the daemon takes over when it starts",
+                options.root.native());
+  }
+  plan_adoption(pool_options);
+
+  block_stop_signals();
+  start_log(options.log_file, options.log_format, options.log_level);
+  const ListeningSocket socket(options.socket, options.socket_group);  // no daemon is at work
+  make_directories(options.root);
+  const LockFile lock = lock_root(options.root);
+  const LockFile guard_lock = lock_guard_out(options.root);
+  adopt_pool(options.root, pool_options, guard_lock.fd());
+
+  Catalog catalog(catalog_path(options.root));
+  nlohmann::ordered_json adopted = nlohmann::ordered_json::object();
+  for (const VolumeRow& volume : catalog.volumes()) {
+    nlohmann::ordered_json& entry = adopted[volume.name];
+    entry = {{"UUID", volume.uuid.to_string()},
+             {"Size", std::to_string(volume.size)},
+             {"Filesystem", volume.filesystem},
+             {"Snapshots", nlohmann::ordered_json::array()}};
+    for (const SnapshotRow& snapshot : catalog.snapshots_of(volume.uuid))
+      entry["Snapshots"].push_back(snapshot.name);
+  }
+  return to_text(adopted);
 }
 
 }  // namespace convoy

@@ -35,4 +35,9 @@ struct DaemonOptions {
 // and usable. Throws, having changed nothing, if it can't start. Call before other threads exist.
 void run_daemon(const DaemonOptions& options);
 
+// Makes the catalog of a pool that the root does not know, of root, socket, log and driver options.
+// Returns what it found, as a JSON object by the names of volumes. Throws, having changed nothing,
+// if that can't be done or a daemon listens on the socket. Call before other threads exist.
+std::string run_pool_adoption(const DaemonOptions& options);
+
 }  // namespace convoy

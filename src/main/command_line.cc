@@ -20,14 +20,16 @@ int fail(const Error& error) {
 
 }  // namespace
 
-int run_command_line(int argc, char** argv, const RunDaemon& run_daemon) {
+int run_command_line(int argc, char** argv, const DaemonProgram& program) {
   CLI::App app(
       "Persistent volumes for Docker on a thin pool, with snapshots and incremental backups",
       "convoy");
   GlobalOptions global;
   app.set_version_flag("-v,--version", "convoy " CONVOY_VERSION);
-  add_daemon_command(app, global, run_daemon);
+  add_daemon_command(app, global, program);
   add_commands(app, global);
+  add_adopt_command(*app.get_subcommand("pool"), global, program);
+  refuse_empty_values(app);
   try {
     app.parse(argc, argv);
     return 0;

@@ -7,7 +7,8 @@
 namespace convoy {
 
 // Runs what the arguments say and returns the exit status. Errors are printed: as JSON on standard
-// output for scripts, as a line on standard error for people. "convoy daemon" calls `run_daemon`.
-int run_command_line(int argc, char** argv, const RunDaemon& run_daemon);
+// output for scripts, as a line on standard error for people. What is the daemon's program,
+// `program` does.
+int run_command_line(int argc, char** argv, const DaemonProgram& program);
 
 }  // namespace convoy

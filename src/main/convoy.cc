@@ -1,6 +1,6 @@
-// convoy: the command line. The daemon is a program of its own, which "convoy daemon" turns into:
-// the forty shared libraries that only a daemon needs tripled the time that each command takes to
-// start.
+// convoy: the command line. The daemon is a program of its own, which "convoy daemon" and "convoy
+// pool adopt" turn into: the forty shared libraries that only a daemon needs tripled the time that
+// each command takes to start.
 #include <cerrno>
 #include <filesystem>
 
@@ -14,7 +14,7 @@ namespace convoy {
 namespace {
 
 // Returns by an exception only.
-void become_daemon(char** arguments) {
+[[noreturn]] void become_daemon(char** arguments) {
   const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe");
   const std::filesystem::path daemon =
       self.parent_path().parent_path() / "libexec/convoy/convoy-daemon";
@@ -27,5 +27,9 @@ void become_daemon(char** arguments) {
 
 int main(int argc, char** argv) {
   return convoy::run_command_line(
-      argc, argv, [argv](const convoy::DaemonOptions&) { convoy::become_daemon(argv); });
+      argc, argv,
+      {.run = [argv](const convoy::DaemonOptions&) { convoy::become_daemon(argv); },
+       .adopt_pool = [argv](const convoy::DaemonOptions&) -> std::string {
+         convoy::become_daemon(argv);
+       }});
 }

@@ -4,5 +4,6 @@
 #include "main/command_line.h"
 
 int main(int argc, char** argv) {
-  return convoy::run_command_line(argc, argv, &convoy::run_daemon);
+  return convoy::run_command_line(
+      argc, argv, {.run = &convoy::run_daemon, .adopt_pool = &convoy::run_pool_adoption});
 }

@@ -1,6 +1,7 @@
 #include "volumes/filesystem.h"
 
 #include <algorithm>
+#include <cstring>
 #include <iterator>
 #include <sstream>
 #include <utility>
@@ -22,6 +23,31 @@ namespace {
 // with it crash safety.
 constexpr std::uint64_t kMinXfs = 300 * kMiB;
 constexpr std::uint64_t kMinExt4 = 4 * kMiB;
+
+// fs/xfs/libxfs/xfs_format.h, struct xfs_dsb: big-endian, on the first sector.
+struct XfsSuperblock {
+  std::uint64_t block_size;
+  std::uint64_t blocks;
+  std::uint64_t group_blocks;  // of an allocation group
+};
+
+AlignedBuffer read_begin(const std::filesystem::path& device) {
+  AlignedBuffer begin(kDirectAlignment);
+  read_exactly_at(BlockDevice::open(device, Access::kReadOnly).fd(), begin.bytes(), 0);
+  return begin;
+}
+
+std::optional<XfsSuperblock> find_xfs(const AlignedBuffer& begin) {
+  const auto number_at = [&](std::size_t offset, std::size_t length) {
+    std::uint64_t number = 0;
+    for (const std::byte byte : begin.bytes().subspan(offset, length))
+      number = number << 8U | std::to_integer<std::uint64_t>(byte);
+    return number;
+  };
+  if (as_text(begin.bytes().first(4)) != "XFSB") return std::nullopt;
+  return XfsSuperblock{
+      .block_size = number_at(4, 4), .blocks = number_at(8, 8), .group_blocks = number_at(84, 4)};
+}
 
 // Takes an option out of a command's words, each time it is there, and gives its values.
 std::vector<std::string> take_values(std::vector<std::string>& words, std::string_view option) {
@@ -93,20 +119,27 @@ void make_filesystem(const std::string& type, const std::filesystem::path& devic
 }
 
 std::uint64_t least_trim(const std::filesystem::path& device) {
-  // fs/xfs/libxfs/xfs_format.h, struct xfs_dsb: big-endian, on the first sector.
-  constexpr std::size_t kBlockSize = 4;
-  constexpr std::size_t kGroupBlocks = 84;
-  AlignedBuffer sector(kDirectAlignment);
-  const BlockDevice opened = BlockDevice::open(device, Access::kReadOnly);
-  read_exactly_at(opened.fd(), sector.bytes(), 0);
+  const std::optional<XfsSuperblock> xfs = find_xfs(read_begin(device));
+  return xfs ? std::max<std::uint64_t>(xfs->block_size * xfs->group_blocks, 1) : 1;
+}
+
+std::optional<FoundFilesystem> find_filesystem(const std::filesystem::path& device) {
+  const AlignedBuffer begin = read_begin(device);
+  if (const auto xfs = find_xfs(begin))
+    return FoundFilesystem{.type = "xfs", .size = xfs->block_size * xfs->blocks};
+  // Documentation/filesystems/ext4/super.rst; ext2 and ext3 are mounted as ext4, too.
+  constexpr std::size_t kBegin = 1024;
   const auto number_at = [&](std::size_t offset) {
-    std::uint64_t number = 0;
-    for (const std::byte byte : sector.bytes().subspan(offset, 4))
-      number = number << 8U | std::to_integer<std::uint64_t>(byte);
-    return number;
+    Le32 number;
+    std::memcpy(&number, begin.bytes().data() + kBegin + offset, sizeof number);
+    return std::uint64_t{number.get()};
   };
-  if (as_text(std::as_const(sector).bytes().first(4)) != "XFSB") return 1;
-  return std::max<std::uint64_t>(number_at(kBlockSize) * number_at(kGroupBlocks), 1);
+  constexpr std::uint64_t kMagic = 0xEF53;
+  if ((number_at(0x38) & 0xFFFFU) != kMagic) return std::nullopt;
+  constexpr std::uint64_t k64Bit = 0x80;  // of the incompatible features
+  const std::uint64_t high = (number_at(0x60) & k64Bit) != 0 ? number_at(0x150) : 0;
+  const std::uint64_t blocks = number_at(0x4) | high << 32U;
+  return FoundFilesystem{.type = "ext4", .size = blocks << (10 + number_at(0x18) % 8)};
 }
 
 std::string mount_options(std::string_view type, const std::string& own) {

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <string_view>
@@ -32,6 +33,13 @@ void make_filesystem(const std::string& type, const std::filesystem::path& devic
 // range (fs/xfs/xfs_discard.c); none of it is in two allocation groups, so it is trimmed by these.
 // 1 for others. Whatever the catalog says: users may have made a file system of their own.
 std::uint64_t least_trim(const std::filesystem::path& device);
+
+struct FoundFilesystem {
+  std::string type;
+  std::uint64_t size = 0;  // in bytes, as it says
+};
+// The file system of ours that `device` begins with; nothing if it has none. Throws kIo.
+std::optional<FoundFilesystem> find_filesystem(const std::filesystem::path& device);
 
 // What volumes of this type are mounted with, as mount(8) takes it after -o: our options, then the
 // volume's own.

@@ -1,7 +1,6 @@
 #include "volumes/pool_setup.h"
 
 #include <spdlog/spdlog.h>
-#include <sys/sysmacros.h>
 
 #include "base/error.h"
 #include "base/limits.h"
@@ -10,6 +9,7 @@
 #include "sys/file.h"
 #include "thinmeta/metadata.h"
 #include "volumes/filesystem.h"
+#include "volumes/pool_devices.h"
 #include "volumes/pool_label.h"
 #include "volumes/takeover.h"
 
@@ -19,81 +19,8 @@ namespace {
 constexpr const char* kDefaultPoolName = "convoy-pool";
 constexpr const char* kDefaultFilesystem = "ext4";
 
-dev_t require_block_device(const char* option, const std::filesystem::path& path) {
-  if (!std::filesystem::exists(path)) {
-    throw Error(ErrorKind::kInvalidArgument, "{}={} does not exist; give the block device to use",
-                option, path.native());
-  }
-  const std::optional<dev_t> number = block_device_number(path);
-  if (!number) {
-    throw Error(ErrorKind::kInvalidArgument,
-                "{}={} is not a block device (use losetup to make one of a file)", option,
-                path.native());
-  }
-  return *number;
-}
-
-void require_free(const char* option, const std::filesystem::path& path) {
-  if (!is_held(path)) return;
-  throw Error(ErrorKind::kBusy, "{}={} is in use: it is mounted, or another device is built on it",
-              option, path.native());
-}
-
-void require_size(const char* option, const std::filesystem::path& path, std::uint64_t least) {
-  const std::uint64_t size = block_device_size(path);
-  if (size >= least) return;
-  throw Error(ErrorKind::kInvalidArgument, "{}={} is too small: it has {} and needs at least {}",
-              option, path.native(), format_size(size), format_size(least));
-}
-
-void require_empty(const char* option, const std::filesystem::path& path) {
-  const std::optional<std::string> signature = find_signature(path);
-  if (!signature) return;
-  throw Error(ErrorKind::kInvalidArgument,
-              "{}={} holds {}; if its data may be destroyed, start once with --force-new-pool",
-              option, path.native(), *signature);
-}
-
-// libblkid knows neither of what a thin pool's two devices hold.
-void require_no_pool_data(const std::filesystem::path& path) {
-  const std::optional<Uuid> label = find_label(path);
-  if (label) {
-    throw Error(ErrorKind::kInvalidArgument,
-                "dm.datadev={} holds the volumes of pool {}, which this root doesn't know; start "
-                "with the --root it belongs to, or, if all volumes on it may be destroyed, once "
-                "with --force-new-pool",
-                path.native(), label->to_string());
-  }
-  if (classify_metadata(BlockDevice::open(path, Access::kReadOnly)) ==
-      MetadataContent::kThinMetadata) {
-    throw Error(ErrorKind::kInvalidArgument,
-                "dm.datadev={} holds the metadata of a thin pool; if its volumes may be destroyed, "
-                "start once with --force-new-pool",
-                path.native());
-  }
-}
-
-// The kernel makes a new pool only on a metadata device that begins with zeros; else it opens what
-// is there.
-void require_no_metadata(const std::filesystem::path& path) {
-  switch (classify_metadata(BlockDevice::open(path, Access::kReadOnly))) {
-    case MetadataContent::kZero:
-      return;
-    case MetadataContent::kThinMetadata:
-      throw Error(
-          ErrorKind::kInvalidArgument,
-          "dm.metadatadev={} holds the metadata of a thin pool that this root doesn't know; start "
-          "with the --root "
-          "it belongs to, or, if all volumes on it may be destroyed, once with --force-new-pool",
-          path.native());
-    case MetadataContent::kForeign:
-      throw Error(ErrorKind::kInvalidArgument,
-                  "dm.metadatadev={} is not empty: its first 4 KiB are not zero; if its data may "
-                  "be destroyed, start once "
-                  "with --force-new-pool",
-                  path.native());
-  }
-}
+// A step of the pool takes a millisecond at least: a month of nothing else.
+constexpr std::uint64_t kMostTransactionsBehind = 1ULL << 32U;
 
 void clear_first_block(const std::filesystem::path& path) {
   AlignedBuffer zeros(kDirectAlignment);
@@ -133,61 +60,27 @@ std::uint64_t check_default_size(std::uint64_t size, Sectors block_size) {
               format_size(block_size.bytes()));
 }
 
-enum class Growth { kNo, kAllowed };
-
-// The device to use in a later start: the option's, or the catalog's. Its size is what it is known
-// by, here; the pool's transaction id tells the rest. One that is given may have grown, or be a
-// larger one that the content was copied to, where that is allowed.
-std::filesystem::path choose_device(const char* option,
-                                    const std::optional<std::filesystem::path>& given,
-                                    const std::filesystem::path& known, std::uint64_t known_size,
-                                    Growth growth) {
-  const std::filesystem::path& path = given ? *given : known;
-  // A loop device that is detached is still there, with size 0.
-  if (!given && (!block_device_number(path) || block_device_size(path) < known_size ||
-                 (growth == Growth::kNo && block_device_size(path) != known_size))) {
-    throw Error(ErrorKind::kInvalidArgument,
-                "the pool's device {} is not there, or is another one now; attach the pool's, or "
-                "if it has another name, "
-                "give that with {}=",
-                path.native(), option);
-  }
-  require_block_device(option, path);
-  const std::uint64_t size = block_device_size(path);
-  if (size < known_size || (size > known_size && growth == Growth::kNo)) {
-    throw Error(ErrorKind::kInvalidArgument,
-                "{}={} contradicts this root: it has {} bytes, and the pool's device had {}; give "
-                "the device that the "
-                "pool was made on",
-                option, path.native(), size, known_size);
-  }
-  return path;
-}
-
-void check_active(const char* option, const std::filesystem::path& path, dev_t used) {
-  if (block_device_number(path) == used) return;
-  throw Error(ErrorKind::kInvalidArgument,
-              "{}={} contradicts the running pool, which uses device {}:{}", option, path.native(),
-              major(used), minor(used));
-}
-
 // The pool is Rancher Convoy's, and not all of the takeover (takeover.h) is done.
 bool is_being_taken_over(const PoolRow& pool) {
   return pool.state == PoolRow::State::kCreating && !pool.labelled;
+}
+
+// Throws unless the device holds the metadata of an inactive pool.
+Metadata open_metadata(const std::filesystem::path& path) {
+  BlockDevice device = BlockDevice::open(path, Access::kReadOnly);
+  if (classify_metadata(device) == MetadataContent::kThinMetadata)
+    return {std::move(device), Root::kLive};
+  throw Error(ErrorKind::kInvalidArgument,
+              "dm.metadatadev={} holds no thin pool's metadata; give the device that the pool was "
+              "made on",
+              path.native());
 }
 
 // Before the kernel is given the metadata device: it would make a new pool of one that begins with
 // zeros.
 void check_metadata(const PoolRow& pool, const std::filesystem::path& root) {
   const std::filesystem::path& path = pool.metadata_device;
-  BlockDevice device = BlockDevice::open(path, Access::kReadOnly);
-  if (classify_metadata(device) != MetadataContent::kThinMetadata) {
-    throw Error(ErrorKind::kInvalidArgument,
-                "dm.metadatadev={} holds no thin pool's metadata, but this root has a pool; give "
-                "the device that it was made on",
-                path.native());
-  }
-  Metadata metadata(std::move(device), Root::kLive);
+  Metadata metadata = open_metadata(path);
   const Superblock& superblock = metadata.superblock();
   if (superblock.needs_check) {
     throw Error(ErrorKind::kInvalidArgument,
@@ -290,16 +183,17 @@ void check_devices(const PoolRow& pool, const std::filesystem::path& root) {
   }
 }
 
-PoolRow plan_new_pool(const PoolOptions& options, ForeignData foreign_data) {
+// The row with what the options say of a pool that no catalog knows. Whether the devices will do is
+// not looked at, but that there are two.
+PoolRow plan_row(const PoolOptions& options, Sectors block_size) {
   if (!options.data_device || !options.metadata_device) {
     throw Error(ErrorKind::kInvalidArgument, "{} is required: give --driver-opts {}=<block device>",
                 options.data_device ? "dm.metadatadev" : "dm.datadev",
                 options.data_device ? "dm.metadatadev" : "dm.datadev");
   }
   PoolRow pool;
-  pool.uuid = Uuid::generate();
   pool.name = options.pool_name.value_or(kDefaultPoolName);
-  pool.block_size = options.block_size.value_or(kDefaultPoolBlock);
+  pool.block_size = block_size;
   pool.data_device = *options.data_device;
   pool.metadata_device = *options.metadata_device;
   pool.default_filesystem = options.filesystem.value_or(kDefaultFilesystem);
@@ -309,7 +203,6 @@ PoolRow plan_new_pool(const PoolOptions& options, ForeignData foreign_data) {
                           ? check_default_size(*options.default_volume_size, pool.block_size)
                           : round_up(kDefaultVolumeSize, pool.block_size.bytes());
   check_filesystem_size(pool.default_filesystem, pool.default_size);
-  pool.transaction_id = random_bits(48);
 
   const dev_t data = require_block_device("dm.datadev", pool.data_device);
   const dev_t metadata = require_block_device("dm.metadatadev", pool.metadata_device);
@@ -317,25 +210,27 @@ PoolRow plan_new_pool(const PoolOptions& options, ForeignData foreign_data) {
     throw Error(ErrorKind::kInvalidArgument,
                 "dm.datadev and dm.metadatadev are the same device; the pool needs two");
   }
+  pool.data_size = block_device_size(pool.data_device);
+  pool.metadata_size = block_device_size(pool.metadata_device);
+  return pool;
+}
+
+PoolRow plan_new_pool(const PoolOptions& options, ForeignData foreign_data) {
+  PoolRow pool = plan_row(options, options.block_size.value_or(kDefaultPoolBlock));
+  pool.uuid = Uuid::generate();
+  pool.transaction_id = random_bits(48);
   require_free("dm.datadev", pool.data_device);
   require_free("dm.metadatadev", pool.metadata_device);
   // A block for the label, and one for a volume.
   require_size("dm.datadev", pool.data_device, 2 * pool.block_size.bytes());
   require_size("dm.metadatadev", pool.metadata_device, kMinMetadataDevice);
-  pool.data_size = block_device_size(pool.data_device);
-  pool.metadata_size = block_device_size(pool.metadata_device);
   if (KernelThinPool::find(pool.name)) {
     throw Error(ErrorKind::kAlreadyExists,
                 "a thin pool named {} is active already; choose another dm.thinpoolname, or the "
                 "--root it belongs to",
                 pool.name);
   }
-  if (foreign_data == ForeignData::kRefuse) {
-    require_empty("dm.datadev", pool.data_device);
-    require_empty("dm.metadatadev", pool.metadata_device);
-    require_no_pool_data(pool.data_device);
-    require_no_metadata(pool.metadata_device);
-  }
+  if (foreign_data == ForeignData::kRefuse) require_no_data(pool.data_device, pool.metadata_device);
   return pool;
 }
 
@@ -429,6 +324,58 @@ PoolRow plan_first_pool(const std::filesystem::path& root, const PoolOptions& op
                 root.native());
   }
   return plan_takeover(root, options);
+}
+
+PoolRow plan_adoption(const PoolOptions& options) {
+  PoolRow pool = plan_row(options, kDefaultPoolBlock);
+  if (const std::optional<ActivePool> active = KernelThinPool::find(pool.name)) {
+    pool.block_size = active->block_size;
+  } else {
+    require_free("dm.datadev", pool.data_device);
+    require_free("dm.metadatadev", pool.metadata_device);
+    const Superblock superblock = open_metadata(pool.metadata_device).superblock();
+    pool.block_size = superblock.data_block_size;
+    pool.transaction_id = superblock.transaction_id;
+  }
+  if (!options.default_volume_size)
+    pool.default_size = round_up(kDefaultVolumeSize, pool.block_size.bytes());
+  check_default_size(pool.default_size, pool.block_size);
+  const std::optional<Uuid> label = find_label(pool.data_device);
+  if (!label) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "dm.datadev={} does not begin with the mark of a pool of convoy; give the device "
+                "that the pool was made on",
+                pool.data_device.native());
+  }
+  pool.uuid = *label;
+  return pool;
+}
+
+std::unique_ptr<KernelThinPool> open_known_pool(Catalog& catalog, const std::filesystem::path& root,
+                                                const PoolOptions& options, int guard_lock_fd) {
+  std::optional<PoolRow> pool = catalog.pool();
+  if (!pool || pool->state != PoolRow::State::kReady)
+    throw Error(ErrorKind::kCorrupt, "the catalog tells of no pool");
+  const auto note_transaction = [&](std::uint64_t actual) {
+    const bool is_known = pool->transaction_id != 0;
+    if (is_known && actual - pool->transaction_id > kMostTransactionsBehind) {
+      throw Error(ErrorKind::kInvalidArgument,
+                  "dm.metadatadev={} holds another pool: it is at transaction {}, and this root's "
+                  "was at {}",
+                  pool->metadata_device.native(), actual, pool->transaction_id);
+    }
+    pool->transaction_id = actual;
+    catalog.set_pool_transaction(actual);
+  };
+  const bool is_active = KernelThinPool::find(pool->name).has_value();
+  if (!is_active) {
+    const std::filesystem::path device = options.metadata_device.value_or(pool->metadata_device);
+    require_block_device("dm.metadatadev", device);
+    note_transaction(open_metadata(device).superblock().transaction_id);
+  }
+  auto kernel_pool = open_pool(catalog, *pool, root, options, guard_lock_fd);
+  if (is_active) note_transaction(kernel_pool->status().transaction_id);
+  return kernel_pool;
 }
 
 std::unique_ptr<KernelThinPool> bring_up_pool(Catalog& catalog, const std::filesystem::path& root,

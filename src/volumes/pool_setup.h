@@ -28,4 +28,14 @@ std::unique_ptr<KernelThinPool> bring_up_pool(Catalog& catalog, const std::files
                                               const PoolOptions& options, ForeignData foreign_data,
                                               int guard_lock_fd);
 
+// The row of a pool that no catalog knows, of the devices in `options` and what they hold. Throws
+// as plan_first_pool. Changes nothing.
+PoolRow plan_adoption(const PoolOptions& options);
+
+// Brings up, or takes over, the pool of a catalog that may be behind it: the catalog gets to know
+// at which transaction the pool is. Throws as bring_up_pool; kCorrupt if the catalog tells of no
+// pool.
+std::unique_ptr<KernelThinPool> open_known_pool(Catalog& catalog, const std::filesystem::path& root,
+                                                const PoolOptions& options, int guard_lock_fd);
+
 }  // namespace convoy

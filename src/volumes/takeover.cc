@@ -65,7 +65,7 @@ class Inventory {
     }
   }
 
-  const std::vector<TakenOverVolume>& volumes() const { return volumes_; }
+  const std::vector<VolumeEntry>& volumes() const { return volumes_; }
 
   // Greater than all that the pool has had.
   std::uint32_t next_thin_id(std::uint32_t last_of_convoy) const {
@@ -87,7 +87,7 @@ class Inventory {
     }
   }
 
-  void add_snapshots(const ConvoyVolume& convoy, TakenOverVolume& taken) {
+  void add_snapshots(const ConvoyVolume& convoy, VolumeEntry& taken) {
     for (const ConvoySnapshot& snapshot : convoy.snapshots) {
       try {
         taken.snapshots.push_back(take(snapshot, taken.volume));
@@ -111,11 +111,11 @@ class Inventory {
     return found->second;
   }
 
-  TakenOverVolume take(const ConvoyVolume& convoy) {
+  VolumeEntry take(const ConvoyVolume& convoy) {
     if (convoy.size == 0 || convoy.size % kSectorBytes != 0)
       throw Error(ErrorKind::kInvalidArgument, "a volume can't have {} bytes", convoy.size);
     claim("volume", convoy.name, convoy.thin_id);
-    TakenOverVolume taken;
+    VolumeEntry taken;
     VolumeRow& volume = taken.volume;
     volume.uuid = volume.lineage = Uuid::random();
     volume.name = convoy.name;
@@ -126,7 +126,7 @@ class Inventory {
     volume.filesystem = convoy.filesystem.empty() ? pool_.default_filesystem : convoy.filesystem;
     if (convoy.mountpoint.is_absolute()) {
       volume.mountpoint = convoy.mountpoint;
-      taken.user = VolumeUser{VolumeUser::Kind::kCommand, "", boot_id_};
+      taken.users = {{VolumeUser::Kind::kCommand, "", boot_id_}};
     }
     return taken;
   }
@@ -161,7 +161,7 @@ class Inventory {
   const PoolRow& pool_;
   Devices devices_;
   std::string boot_id_;
-  std::vector<TakenOverVolume> volumes_;
+  std::vector<VolumeEntry> volumes_;
   std::set<std::string> names_;
   std::set<std::uint32_t> thin_ids_;
 };
@@ -193,7 +193,7 @@ void take_over_files(Catalog& catalog, KernelThinPool& kernel_pool, const PoolRo
     spdlog::warn("not taken over from Convoy: {}", sentence);
   inventory.add(convoy.volumes);
   inventory.report_unnamed();
-  catalog.take_over(inventory.volumes(), inventory.next_thin_id(convoy.pool.last_thin_id));
+  catalog.replace_devices(inventory.volumes(), inventory.next_thin_id(convoy.pool.last_thin_id));
 }
 
 void adopt_active(Catalog& catalog, KernelThinPool& kernel_pool) {

@@ -1,0 +1,361 @@
+#include "volumes/adoption.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include <fcntl.h>
+#include <fmt/chrono.h>
+#include <spdlog/spdlog.h>
+
+#include "base/error.h"
+#include "catalog/catalog_copy.h"
+#include "devmapper/kernel_thin_pool.h"
+#include "sys/file.h"
+#include "volumes/device_name.h"
+#include "volumes/filesystem.h"
+#include "volumes/metadata_snapshots.h"
+#include "volumes/pool_inventory.h"
+#include "volumes/pool_label.h"
+#include "volumes/pool_setup.h"
+
+namespace convoy {
+namespace {
+
+// A catalog that is being made; removed unless it is put in its place.
+class NewCatalog {
+ public:
+  explicit NewCatalog(const std::filesystem::path& root)
+      : target_(catalog_path(root)), file_(target_.native() + ".new") {
+    remove();
+  }
+  NewCatalog(const NewCatalog&) = delete;
+  NewCatalog& operator=(const NewCatalog&) = delete;
+  ~NewCatalog() { remove(); }
+
+  const std::filesystem::path& file() const { return file_; }
+
+  // Nobody has it open any more, so it is one file again.
+  void put_in_place() {
+    fsync_file(open_file(file_, O_RDONLY).get(), file_);
+    std::filesystem::rename(file_, target_);
+    fsync_directory(target_.parent_path());
+  }
+
+ private:
+  void remove() const {
+    for (const char* const suffix : {"", "-wal", "-shm"}) {
+      std::error_code error;
+      std::filesystem::remove(file_.native() + suffix, error);
+    }
+  }
+
+  const std::filesystem::path target_;
+  const std::filesystem::path file_;
+};
+
+// Brings the rows of a catalog's devices in step with a pool that is up.
+class Reconciliation {
+ public:
+  Reconciliation(Catalog& catalog, KernelThinPool& pool, PoolRow row)
+      : catalog_(catalog), pool_(pool), row_(std::move(row)) {}
+
+  void run() {
+    for (const ActiveThin& device : pool_.active()) active_[device.thin_id.value] = device;
+    read_metadata();
+    for (auto& [index, device] : unnamed_) complete(volumes_[index].volume, device);
+    for (const Unsized& snapshot : unsized_) set_size(snapshot);
+    catalog_.replace_devices(volumes_, next_thin_id_);
+  }
+
+ private:
+  // A snapshot whose volume is to be found.
+  struct Orphan {
+    FoundDevice device;
+    std::optional<SnapshotRow> row;
+  };
+  // A snapshot whose volume's size is not known yet.
+  struct Unsized {
+    std::size_t volume;
+    std::size_t snapshot;
+    PoolBlocks end;
+  };
+  using Devices = std::map<std::uint32_t, FoundDevice>;
+
+  void read_metadata() {
+    // Of a daemon that was killed.
+    if (pool_.status().metadata_snapshot_held) pool_.release_metadata_snapshot();
+    MetadataSnapshots snapshots(pool_);
+    const auto hold = snapshots.hold(0);
+    Metadata metadata(BlockDevice::open(pool_.metadata_device(), Access::kReadOnly), hold.root());
+    Devices devices;
+    for (const FoundDevice& device : find_devices(metadata)) {
+      next_thin_id_ = device.thin_id + 1;
+      if (!row_.labelled || device.thin_id != kLabelThinId.value)
+        devices.emplace(device.thin_id, device);
+    }
+    keep_volumes(devices);
+    keep_snapshots(devices);
+    for (const auto& [thin_id, device] : devices) {
+      if (device.written || has_name(thin_id)) {
+        add_volume(device, "");
+      } else {
+        orphans_.push_back({.device = device, .row = std::nullopt});
+      }
+    }
+    find_families(metadata);
+    hold.check();
+  }
+
+  // A volume that was being made may have become ready, and one that was being deleted is at the
+  // next start.
+  void keep_volumes(Devices& devices) {
+    for (VolumeRow& volume : catalog_.volumes()) {
+      if (devices.erase(volume.thin_id) == 0) {
+        spdlog::warn("volume {} is not in the pool any more", volume.name);
+        continue;
+      }
+      if (volume.state == DeviceState::kCreating) volume.state = DeviceState::kReady;
+      names_.insert(volume.name);
+      index_of_[volume.uuid] = volumes_.size();
+      volumes_.push_back({.volume = volume, .snapshots = {}, .users = catalog_.users(volume.uuid)});
+    }
+  }
+
+  void keep_snapshots(Devices& devices) {
+    for (SnapshotRow& snapshot : catalog_.snapshots()) {
+      const auto found = devices.find(snapshot.thin_id);
+      if (found == devices.end() || !is_same(snapshot, found->second.details)) {
+        spdlog::warn("snapshot {} is not in the pool any more", snapshot.name);
+        continue;
+      }
+      if (snapshot.state == DeviceState::kCreating) snapshot.state = DeviceState::kReady;
+      names_.insert(snapshot.name);
+      if (const auto volume = index_of_.find(snapshot.volume); volume != index_of_.end()) {
+        volumes_[volume->second].snapshots.push_back(snapshot);
+      } else {
+        orphans_.push_back({.device = found->second, .row = snapshot});
+      }
+      devices.erase(found);
+    }
+  }
+
+  static bool is_same(const SnapshotRow& snapshot, const DeviceDetails& details) {
+    return snapshot.transaction_id == details.transaction_id &&
+           (!snapshot.creation_time || snapshot.creation_time == details.creation_time);
+  }
+
+  // The newest snapshot shares most with its volume, and each older one with the next.
+  void find_families(Metadata& metadata) {
+    if (orphans_.empty()) return;
+    BlockOwners owners(metadata);
+    for (std::size_t index = 0; index < volumes_.size(); ++index) {
+      owners.give(volumes_[index].volume.thin_id, index);
+      for (const SnapshotRow& snapshot : volumes_[index].snapshots)
+        owners.give(snapshot.thin_id, index);
+    }
+    std::ranges::sort(orphans_, std::greater(),
+                      [](const Orphan& orphan) { return orphan.device.details.creation_time; });
+    for (const Orphan& orphan : orphans_) {
+      const std::uint32_t thin_id = orphan.device.thin_id;
+      const std::optional<std::size_t> family = owners.find(thin_id);
+      if (family) {
+        add_snapshot(orphan, *family);
+        owners.give(thin_id, *family);
+      } else {
+        add_volume(orphan.device, orphan.row ? orphan.row->name : "");
+        owners.give(thin_id, volumes_.size() - 1);
+      }
+    }
+  }
+
+  bool has_name(std::uint32_t thin_id) const {
+    const auto active = active_.find(thin_id);
+    if (active == active_.end() || !Uuid::parse(active->second.object_uuid)) return false;
+    try {
+      check_device_name("volume", active->second.name, row_.name);
+      return true;
+    } catch (const Error&) {  // a device on which a snapshot was read
+      return false;
+    }
+  }
+
+  std::string free_name(std::uint32_t thin_id) {
+    std::string name = fmt::format("recovered-{}", thin_id);
+    while (!names_.insert(name).second)
+      name = fmt::format("recovered-{}-{}", thin_id, random_hex(4));
+    return name;
+  }
+
+  void add_volume(const FoundDevice& device, const std::string& name) {
+    VolumeRow volume;
+    volume.state = DeviceState::kReady;
+    volume.thin_id = device.thin_id;
+    volume.created = now();
+    volume.uuid = Uuid::random();
+    if (has_name(device.thin_id)) {
+      const ActiveThin& active = active_.at(device.thin_id);
+      volume.name = active.name;
+      volume.uuid = Uuid::parse(active.object_uuid).value();
+      volume.size = active.size.bytes();
+      names_.insert(volume.name);
+    } else {
+      volume.name = name.empty() ? free_name(device.thin_id) : name;
+    }
+    volume.lineage = volume.uuid;
+    unnamed_.emplace_back(volumes_.size(), device);
+    volumes_.push_back({.volume = volume, .snapshots = {}, .users = {}});
+  }
+
+  void add_snapshot(const Orphan& orphan, std::size_t volume) {
+    SnapshotRow snapshot;
+    if (orphan.row) {
+      snapshot = *orphan.row;
+    } else {
+      snapshot.uuid = Uuid::random();
+      snapshot.name = free_name(orphan.device.thin_id);
+      snapshot.state = DeviceState::kReady;
+      snapshot.created = now();
+      snapshot.thin_id = orphan.device.thin_id;
+      unsized_.push_back({.volume = volume,
+                          .snapshot = volumes_[volume].snapshots.size(),
+                          .end = orphan.device.end});
+    }
+    snapshot.volume = volumes_[volume].volume.uuid;
+    snapshot.transaction_id = orphan.device.details.transaction_id;
+    snapshot.creation_time = orphan.device.details.creation_time;
+    spdlog::warn("thin device {} becomes snapshot {} of volume {}", snapshot.thin_id, snapshot.name,
+                 volumes_[volume].volume.name);
+    volumes_[volume].snapshots.push_back(snapshot);
+  }
+
+  // Size and file system, from the device itself.
+  void complete(VolumeRow& volume, const FoundDevice& device) {
+    const std::uint64_t block = row_.block_size.bytes();
+    const std::uint64_t mapped = std::max<std::uint64_t>(device.end.count, 1) * block;
+    const std::string name = row_.name + "-adoption";
+    pool_.deactivate(name);  // of a process that was killed here
+    pool_.activate(name, "adoption", {volume.thin_id}, Sectors::of_bytes(mapped),
+                   Access::kReadOnly);
+    std::optional<FoundFilesystem> filesystem;
+    try {
+      filesystem = find_filesystem("/dev/mapper/" + name);
+    } catch (const Error& error) {
+      spdlog::warn("thin device {}: {}", volume.thin_id, error.message());
+    }
+    pool_.deactivate(name);
+    volume.filesystem = filesystem ? filesystem->type : "";
+    // The last block may reach beyond the volume's end.
+    if (volume.size == 0)
+      volume.size = filesystem && filesystem->size + block > mapped ? filesystem->size : mapped;
+    spdlog::warn("thin device {} becomes volume {}", volume.thin_id, volume.name);
+  }
+
+  // A volume's size never changes; but what was its file system's may be less than it was.
+  void set_size(const Unsized& snapshot) {
+    const std::uint64_t block = row_.block_size.bytes();
+    const std::uint64_t size = volumes_[snapshot.volume].volume.size;
+    const std::uint64_t mapped = snapshot.end.count * block;
+    volumes_[snapshot.volume].snapshots[snapshot.snapshot].size =
+        mapped < size + block ? size : mapped;
+  }
+
+  Catalog& catalog_;
+  KernelThinPool& pool_;
+  const PoolRow row_;
+  std::map<std::uint32_t, ActiveThin> active_;
+  std::vector<VolumeEntry> volumes_;
+  std::map<Uuid, std::size_t> index_of_;
+  std::vector<Orphan> orphans_;
+  std::vector<std::pair<std::size_t, FoundDevice>> unnamed_;
+  std::vector<Unsized> unsized_;
+  std::set<std::string> names_;
+  std::uint32_t next_thin_id_ = 1;
+};
+
+// Opens the pool of a catalog that may be behind it, and brings the catalog up to date. Returns the
+// pool.
+std::unique_ptr<KernelThinPool> reconcile(Catalog& catalog, const std::filesystem::path& root,
+                                          const PoolOptions& options, int guard_lock_fd) {
+  auto pool = open_known_pool(catalog, root, options, guard_lock_fd);
+  require_writable(pool->status());
+  Reconciliation(catalog, *pool, catalog.pool().value()).run();
+  return pool;
+}
+
+// Of the catalog that won't do: moved out of the way.
+void put_aside(const std::filesystem::path& catalog) {
+  const std::string suffix = fmt::format(".broken-{:%Y%m%dT%H%M%S}",
+                                         fmt::gmtime(std::chrono::system_clock::to_time_t(now())));
+  for (const char* const part : {"", "-wal"}) {
+    const std::filesystem::path file = catalog.native() + part;
+    if (std::filesystem::exists(file))
+      std::filesystem::rename(file, catalog.native() + suffix + part);
+  }
+  std::filesystem::remove(catalog.native() + "-shm");
+  fsync_directory(catalog.parent_path());
+}
+
+// What is wrong with a catalog that should have a pool; nothing if it is as it should be.
+std::optional<std::string> damage_of(const std::filesystem::path& catalog) {
+  if (!std::filesystem::exists(catalog)) return "it is missing";
+  try {
+    if (!Catalog(catalog).pool()) return "it tells of no pool";
+    return std::nullopt;
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kCorrupt) throw;
+    return error.message();
+  }
+}
+
+}  // namespace
+
+std::filesystem::path catalog_path(const std::filesystem::path& root) {
+  return root / "catalog.db";
+}
+
+bool has_catalog(const std::filesystem::path& root) {
+  const std::filesystem::path catalog = catalog_path(root);
+  return std::filesystem::exists(catalog) || std::filesystem::exists(catalog_copy_path(catalog));
+}
+
+void adopt_pool(const std::filesystem::path& root, const PoolOptions& options, int guard_lock_fd) {
+  const PoolRow found = plan_adoption(options);
+  const bool was_active = KernelThinPool::find(found.name).has_value();
+  NewCatalog made(root);
+  {
+    Catalog catalog(made.file());
+    catalog.insert_pool(found);
+    catalog.set_pool_ready();
+    const auto pool = reconcile(catalog, root, options, guard_lock_fd);
+    if (!was_active) pool->shut_down();
+  }
+  made.put_in_place();
+}
+
+void restore_lost_catalog(const std::filesystem::path& root, const PoolOptions& options,
+                          int guard_lock_fd) {
+  const std::filesystem::path catalog = catalog_path(root);
+  const std::filesystem::path copy = catalog_copy_path(catalog);
+  if (!std::filesystem::exists(copy)) return;  // of a root that has never had a pool
+  const std::optional<std::string> damage = damage_of(catalog);
+  if (!damage) return;
+  if (const auto damage_of_copy = damage_of(copy)) {
+    throw Error(ErrorKind::kCorrupt,
+                "neither the catalog {0} will do ({1}) nor its copy {0}.copy ({2}): move both "
+                "away, and build a new one with 'convoy pool adopt' and the pool's devices",
+                catalog.native(), *damage, *damage_of_copy);
+  }
+  spdlog::error("the catalog {} won't do ({}): its copy takes its place", catalog.native(),
+                *damage);
+  NewCatalog made(root);
+  std::filesystem::copy_file(copy, made.file());
+  {
+    Catalog known(made.file());
+    reconcile(known, root, options, guard_lock_fd);
+  }
+  put_aside(catalog);
+  made.put_in_place();
+}
+
+}  // namespace convoy
