@@ -20,7 +20,9 @@ libc = ctypes.CDLL(None, use_errno=True)
 def looking_into(device: str):
     """The directory at which the file system on a device is mounted, without a change of it."""
     LOOK.mkdir(exist_ok=True)
-    if libc.mount(device.encode(), str(LOOK).encode(), b"ext4", MS_RDONLY, b"noload") != 0:
+    with open(device, "rb") as begin:
+        fs, options = (b"xfs", b"norecovery,nouuid") if begin.read(4) == b"XFSB" else (b"ext4", b"noload")
+    if libc.mount(device.encode(), str(LOOK).encode(), fs, MS_RDONLY, options) != 0:
         raise OSError(ctypes.get_errno(), f"{device} can't be mounted")
     try:
         yield LOOK
@@ -28,13 +30,24 @@ def looking_into(device: str):
         libc.umount(str(LOOK).encode())
 
 
+def check_file_system(device: str, fs: str) -> None:
+    """That of an unmounted volume."""
+    if fs == "ext4":
+        run("fsck.ext4", "-fn", device)
+    else:
+        run("xfs_repair", "-n", device)
+
+
 def files_of(device: str) -> dict[str, str]:
     with looking_into(device) as directory:
         return file_digests(directory)
 
 
-def check_nothing_is_left(test: unittest.TestCase) -> None:
-    """Every thin id, dm device, mount, row and metadata snapshot belongs to something that users see."""
+def check_nothing_is_left(
+    test: unittest.TestCase, metadata: str = META, others: tuple[str, ...] = (), destination: Path | None = None
+) -> None:
+    """Every thin id, dm device (but for `others`, which root and destination may be on), mount, row and metadata snapshot belongs
+    to something that users see."""
     volumes = convoy_json("list")
     ids = [0]  # of the label, which is none
     ids += [int(volume["DriverInfo"]["DevID"]) for volume in volumes.values()]
@@ -42,12 +55,13 @@ def check_nothing_is_left(test: unittest.TestCase) -> None:
     status = run("dmsetup", "status", "convoy-pool").stdout.split()
     test.assertEqual(status[6], "-", "a metadata snapshot is held")
     run("dmsetup", "message", "convoy-pool", "0", "reserve_metadata_snap")
-    in_pool = run("convoy-pdata_tools", "thin_ls", "-m", "--no-headers", "-o", "DEV", META).stdout.split()
+    in_pool = run("convoy-pdata_tools", "thin_ls", "-m", "--no-headers", "-o", "DEV", metadata).stdout.split()
     run("dmsetup", "message", "convoy-pool", "0", "release_metadata_snap")
     test.assertEqual(sorted(map(int, in_pool)), sorted(ids))
-    test.assertEqual(dm_devices(), sorted(["convoy-pool", *volumes]))
+    test.assertEqual(dm_devices(), sorted(["convoy-pool", *others, *volumes]))
     test.assertNotIn("SUSPENDED", run("dmsetup", "info").stdout)
-    test.assertEqual(sorted(mounts()), sorted(volume["MountPoint"] for volume in volumes.values() if volume["MountPoint"]))
+    mounted = set(mounts()) - {str(ROOT), str(destination)}
+    test.assertEqual(sorted(mounted), sorted(volume["MountPoint"] for volume in volumes.values() if volume["MountPoint"]))
     with contextlib.closing(sqlite3.connect(f"file:{ROOT}/catalog.db?mode=ro", uri=True)) as catalog:
         test.assertEqual(catalog.execute("SELECT name, state FROM device WHERE state != 'ready'").fetchall(), [])
         test.assertEqual(catalog.execute("SELECT count(*) FROM intent").fetchone(), (0,))

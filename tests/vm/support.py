@@ -286,13 +286,14 @@ def snapshot_device(snapshot: str) -> Iterator[str]:
         run("dmsetup", "remove", name)
 
 
-def shut_down_pool() -> None:
-    """Everything off, as after a reboot: nothing mounted, no dm device. The daemon must be down."""
+def shut_down_pool(disks: tuple[str, ...] = ()) -> None:
+    """Everything off, as after a reboot: nothing mounted, no dm device but the disks. The daemon must be down."""
     for target in reversed(mounts()):
         run("umount", target)
     pools = [name for name in dm_devices() if run("dmsetup", "table", name).stdout.split()[2] == "thin-pool"]
     for name in [name for name in dm_devices() if name not in pools] + pools:
-        run("dmsetup", "remove", name)
+        if name not in disks:
+            run("dmsetup", "remove", name)
 
 
 def wipe(*devices: str) -> None:
@@ -303,10 +304,15 @@ def wipe(*devices: str) -> None:
             os.fsync(file.fileno())
 
 
-def thin_check(device: str = META) -> None:
+def thin_check(device: str = META, *options: str) -> None:
     """Debian's and our own, which agree on sound metadata."""
-    run("thin_check", device)
-    run("convoy-pdata_tools", "thin_check", device)
+    run("thin_check", *options, device)
+    run("convoy-pdata_tools", "thin_check", *options, device)
+
+
+# Of thin_check after a power cut. The kernel may have committed that a data block is taken, and not yet what it was taken for: it
+# is lost to the pool then, for good.
+LOST_BLOCKS = "--ignore-non-fatal-errors"
 
 
 class PoolTest(unittest.TestCase):
@@ -315,6 +321,7 @@ class PoolTest(unittest.TestCase):
     options: tuple[str, ...] = ()
     pool: dict[str, str] = {}
     loops: tuple[str, ...] = ()  # files behind loop devices, which are there after it, too
+    disks: tuple[str, ...] = ()  # dm devices, likewise
 
     def setUp(self) -> None:
         wipe(DATA, META)
@@ -349,12 +356,12 @@ class PoolTest(unittest.TestCase):
         self.assertEqual(held_root, "-", "a metadata snapshot is left held")
         devices = dm_devices()
         self.assertEqual(self.daemon.stop(), 0)
-        self.assertEqual(devices, [pool], "dm devices are left over")
+        self.assertEqual(devices, sorted([pool, *self.disks]), "dm devices are left over")
         self.assertEqual(mounts(), [])
         self.assertFalse(SOCKET.exists(), "the socket is left over")
         leftovers = {str(path.relative_to(ROOT)) for path in ROOT.rglob("*")}
         self.assertLessEqual(leftovers, {"catalog.db", "catalog.db.copy", "lock", "guard.lock", "devicemapper", "devicemapper/mounts"})
         self.assertEqual({path.name for path in Path("/dev/mapper").iterdir()}, {"control", *devices})
-        shut_down_pool()
+        shut_down_pool(self.disks)
         self.assertEqual(loop_devices(), sorted(self.loops))
         thin_check(self.pool.get("meta", META))

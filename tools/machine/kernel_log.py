@@ -12,8 +12,8 @@ from job import KERNEL_WARNINGS, UNUSABLE, Failure
 LEVELS = ["emerg", "alert", "crit", "err", "warn", "notice", "info", "debug"]
 WARN = LEVELS.index("warn")
 
-# What many mounts in a second bring about: the suppressed are notices that a file system was mounted.
-HARMLESS = "EXT4-fs mount: [0-9]+ callbacks suppressed"
+# What many mounts in a second bring about: the suppressed are notices of them.
+HARMLESS = "EXT4-fs (un)?mount: [0-9]+ callbacks suppressed"
 
 # guest-init.sh logs this once the system is up; what the kernel said before is its own business.
 READY = "machine: ready"
