@@ -77,9 +77,9 @@ void require_writable(const PoolStatus& status) {
       return;  // its metadata can still be changed
     case PoolStatus::Mode::kReadOnly:
       throw Error(ErrorKind::kUnavailable,
-                  "the pool is read-only: its metadata device is full or has failed; volumes can "
-                  "be read, and how to "
-                  "repair it is in docs/operations.md");
+                  "the pool is read-only: its metadata device is full, or one of its two devices "
+                  "could not be written; volumes can be read, and how to repair it is in "
+                  "docs/operations.md");
     case PoolStatus::Mode::kFailed:
       throw Error(ErrorKind::kUnavailable,
                   "the pool has failed: its metadata device can't be used; how to repair it is in "
