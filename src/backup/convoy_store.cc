@@ -105,7 +105,7 @@ std::vector<std::byte> gunzip(std::span<const std::byte> packed) {
   stream.avail_out = static_cast<uInt>(plain.size());
   if (::inflate(&stream, Z_FINISH) != Z_STREAM_END)
     throw Error(ErrorKind::kCorrupt, "the block can't be decompressed");
-  plain.resize(plain.size() - stream.avail_out);
+  plain.erase(plain.end() - static_cast<std::ptrdiff_t>(stream.avail_out), plain.end());
   return plain;
 }
 

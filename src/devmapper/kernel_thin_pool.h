@@ -81,6 +81,9 @@ class KernelThinPool : public ThinPool {
   void reserve_metadata_snapshot() override;
   void release_metadata_snapshot() override;
   const std::filesystem::path& metadata_device() const override { return table_.metadata_device; }
+  std::filesystem::path device_path(const std::string& name) const override {
+    return "/dev/mapper/" + name;
+  }
   void activate(const std::string& name, const std::string& object_uuid, ThinId id, Sectors size,
                 Access access) override;
   Effect deactivate(const std::string& name) override;

@@ -95,11 +95,14 @@ class ThinPool {
   virtual void release_metadata_snapshot() = 0;
   virtual const std::filesystem::path& metadata_device() const = 0;
 
-  // Makes /dev/mapper/<name> for thin device `id`. Throws kAlreadyExists if a device of that name
-  // is there.
+  // Where the thin device that is active under this name can be opened: /dev/mapper/<name>.
+  virtual std::filesystem::path device_path(const std::string& name) const = 0;
+
+  // Makes device_path(name) for thin device `id`. Throws kAlreadyExists if a device of that name is
+  // there.
   virtual void activate(const std::string& name, const std::string& object_uuid, ThinId id,
                         Sectors size, Access access) = 0;
-  // Takes /dev/mapper/<name> away, trying again while it is busy up to kBusyRetryLimit; then throws
+  // Takes it away, trying again while it is busy up to kBusyRetryLimit; then throws
   // kBusy. kUnchanged if there is no such device of this pool.
   virtual Effect deactivate(const std::string& name) = 0;
   virtual void resume(const std::string& name) = 0;

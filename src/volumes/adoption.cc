@@ -239,7 +239,7 @@ class Reconciliation {
                    Access::kReadOnly);
     std::optional<FoundFilesystem> filesystem;
     try {
-      filesystem = find_filesystem("/dev/mapper/" + name);
+      filesystem = find_filesystem(pool_.device_path(name));
     } catch (const Error& error) {
       spdlog::warn("thin device {}: {}", volume.thin_id, error.message());
     }

@@ -33,7 +33,7 @@ void write_label(ThinPool& pool, const PoolRow& row) {
   pool.deactivate(name);  // of a process that was killed here
   pool.activate(name, "label", kLabelThinId, row.block_size, Access::kReadWrite);
   try {
-    write_block("/dev/mapper/" + name, fmt::format("{}{}\n", kMark, row.uuid.to_string()));
+    write_block(pool.device_path(name), fmt::format("{}{}\n", kMark, row.uuid.to_string()));
   } catch (...) {
     pool.deactivate(name);
     throw;

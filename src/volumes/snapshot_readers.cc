@@ -26,7 +26,7 @@ SnapshotReader::~SnapshotReader() {
 }
 
 std::filesystem::path SnapshotReader::device() const {
-  return "/dev/mapper/" + owner_->device_name(snapshot_);
+  return owner_->pool_.device_path(owner_->device_name(snapshot_));
 }
 
 std::string SnapshotReaders::device_name(const SnapshotRow& snapshot) const {

@@ -15,10 +15,6 @@
 namespace convoy {
 namespace {
 
-std::string device_path(const std::string& name) {
-  return "/dev/mapper/" + name;
-}
-
 void check_size(std::uint64_t size, Sectors block_size) {
   if (size == 0 || size > kMaxVolumeSize) {
     throw Error(ErrorKind::kInvalidArgument, "a volume can't have {} bytes: give a size up to {}",
@@ -164,7 +160,7 @@ VolumeView Volumes::create(const NewVolume& request, const std::stop_token& stop
 
 void Volumes::make_filesystem(const VolumeRow& volume, const std::stop_token& stop) {
   try {
-    convoy::make_filesystem(volume.filesystem, device_path(volume.name), volume.mkfs_options,
+    convoy::make_filesystem(volume.filesystem, pool_.device_path(volume.name), volume.mkfs_options,
                             options_.command_timeout, stop);
   } catch (const Error& error) {
     // All that mkfs has seen of it is an input/output error.
@@ -222,7 +218,7 @@ Volumes::Construction::~Construction() {
 }
 
 std::filesystem::path Volumes::Construction::device() const {
-  return device_path(volume_.name);
+  return volumes_->pool_.device_path(volume_.name);
 }
 
 VolumeView Volumes::Construction::commit() {
@@ -273,7 +269,7 @@ void Volumes::remove(std::string_view reference) {
 
 VolumeView Volumes::view(const VolumeRow& volume, const std::vector<Mount>& mounts,
                          std::vector<SnapshotRow> snapshots) {
-  return {volume, device_path(volume.name), mounted_at(volume, mounts), std::move(snapshots)};
+  return {volume, pool_.device_path(volume.name), mounted_at(volume, mounts), std::move(snapshots)};
 }
 
 VolumeView Volumes::inspect(std::string_view reference) {
@@ -355,7 +351,7 @@ Volumes::Replacement::~Replacement() {
 }
 
 std::filesystem::path Volumes::Replacement::device() const {
-  return device_path(copy_.name);
+  return volumes_->pool_.device_path(copy_.name);
 }
 
 VolumeView Volumes::Replacement::commit() {

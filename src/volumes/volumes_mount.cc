@@ -109,7 +109,7 @@ void Volumes::check_mountpoint(const VolumeRow& volume, const std::filesystem::p
 void Volumes::mount_now(const VolumeRow& volume, const std::filesystem::path& target) {
   require_active(volume);
   if (target == default_mountpoint(volume)) mounts_.make_directories(target);
-  mounts_.mount("/dev/mapper/" + volume.name, target, volume.filesystem,
+  mounts_.mount(pool_.device_path(volume.name), target, volume.filesystem,
                 mount_options(volume.filesystem, volume.mount_options));
 }
 
@@ -160,7 +160,7 @@ void Volumes::force_unmount(std::string_view reference) {
 std::uint64_t Volumes::trim(std::string_view reference,
                             const std::function<void(std::uint64_t)>& progress) {
   const VolumeRow volume = catalog_.find_volume(reference);
-  const std::uint64_t least = least_trim("/dev/mapper/" + volume.name);
+  const std::uint64_t least = least_trim(pool_.device_path(volume.name));
   const std::uint64_t step = std::max(kTrimStep / least * least, least);
   std::uint64_t trimmed = 0;
   for (std::uint64_t begin = 0; begin < volume.size; begin += step) {

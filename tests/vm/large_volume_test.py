@@ -22,7 +22,7 @@ class LargeVolume(PoolTest):
     def setUp(self) -> None:
         small = os.environ["DISK_SMALL"]
         sectors = int(run("blockdev", "--getsz", small).stdout)
-        lines = ((DATA_GIB + 2) << 30) // (sectors * 512)
+        lines = ((DATA_GIB * 5 // 4 + 2) << 30) // (sectors * 512)
         table = "".join(f"{line * sectors} {sectors} linear {small} 0\n" for line in range(lines))
         run("bash", "-c", f"printf '{table}' | dmsetup create repeated")
         self.addCleanup(run, "dmsetup", "remove", "repeated")
