@@ -62,6 +62,27 @@ TEST_F(BackupTest, KeepsTheParentsChunksWhereTheContentIsTheSame) {
   EXPECT_EQ(pack_keys().size(), packs);
 }
 
+TEST_F(BackupTest, ABackupThatIsDeletedWhileItIsRestoredIsNotDamaged) {
+  TestDevice device(32 * kMiB);
+  device.write(0, noise(1, 32 * kMiB));
+  const BackupRecord record = back_up_all(device);
+  for (const DamageSink& damaged : {DamageSink(), DamageSink([](const Damage&) {})}) {
+    const MemoryStore::Objects before = objects_.objects();
+    std::atomic<bool> deleted = false;
+    objects_.hook = [&](MemoryStore::Call call, const std::string& key) {
+      if (call == MemoryStore::Call::kGetRange && key.ends_with(".data") && !deleted.exchange(true))
+        delete_backup(store_, lineage_, record.info.uuid);
+    };
+    const TestDevice target(device.size());
+    const Error error =
+        error_of([&] { restore_backup(store_, record, target.fd(), {}, {}, damaged); });
+    objects_.hook = nullptr;
+    EXPECT_EQ(error.kind(), ErrorKind::kNotFound) << error.message();
+    EXPECT_THAT(error.message(), HasSubstr("was deleted while it was being restored"));
+    objects_.set_objects(before);
+  }
+}
+
 TEST_F(BackupTest, ARestoreTakesFewRequests) {
   TestDevice device(48 * kMiB);
   for (std::uint64_t offset = 0; offset < device.size(); offset += kChunk)

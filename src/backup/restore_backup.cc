@@ -206,6 +206,23 @@ void Restore::restore_piece(Piece& piece, Tools& tools) {
   bytes_done_ += uncounted;  // what was there already, and what is lost
 }
 
+// Another host may delete the backup meanwhile, and then its packs go: that is no damage.
+void run_restore(const Store& store, const BackupRecord& record, const DamageSink& damaged,
+                 Restore&& restore) {
+  const auto throw_if_deleted = [&] {
+    if (store.objects().head(backup_key(record.info.source.lineage, record.info.uuid))) return;
+    throw Error(ErrorKind::kNotFound, "backup {} was deleted while it was being restored",
+                record.info.uuid.to_string());
+  };
+  try {
+    restore.run();
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kCorrupt) throw_if_deleted();
+    throw;
+  }
+  if (damaged) throw_if_deleted();
+}
+
 }  // namespace
 
 void restore_backup(const Store& store, const BackupRecord& record, int device_fd,
@@ -215,7 +232,8 @@ void restore_backup(const Store& store, const BackupRecord& record, int device_f
                 "the device is shorter than the {} bytes of the volume in backup {}",
                 record.info.source.size, record.info.uuid.to_string());
   }
-  Restore(store, record, device_fd, std::nullopt, progress, std::move(stop), damaged).run();
+  run_restore(store, record, damaged,
+              Restore(store, record, device_fd, std::nullopt, progress, std::move(stop), damaged));
 }
 
 void restore_difference(const Store& store, const BackupRecord& record, int device_fd,
@@ -226,7 +244,8 @@ void restore_difference(const Store& store, const BackupRecord& record, int devi
                 "the device has {} bytes, and the volume in backup {} has {}",
                 device_size(device_fd), record.info.uuid.to_string(), record.info.source.size);
   }
-  Restore(store, record, device_fd, pool_block, progress, std::move(stop), {}).run();
+  run_restore(store, record, {},
+              Restore(store, record, device_fd, pool_block, progress, std::move(stop), {}));
 }
 
 }  // namespace convoy

@@ -16,9 +16,10 @@ namespace convoy {
 //
 // With `damaged`, what is lost stays as it is on the device, and is told there, by several
 // threads at once. Without, throws kCorrupt, naming backup, range and pack, at the first thing that
-// is damaged or missing. kInvalidArgument if the device is too short; kCancelled soon after a
-// request, when the threads have ended what they hold; kIo and kNoSpace. After an error the device
-// holds a part of the volume, and nobody should take it for the whole.
+// is damaged or missing; kNotFound if the backup is deleted meanwhile. kInvalidArgument if the
+// device is too short; kCancelled soon after a request, when the threads have ended what they hold;
+// kIo and kNoSpace. After an error the device holds a part of the volume, and nobody should take it
+// for the whole.
 void restore_backup(const Store& store, const BackupRecord& record, int device_fd,
                     const ProgressSink& progress, std::stop_token stop,
                     const DamageSink& damaged = {});

@@ -227,6 +227,8 @@ class Backups::BeingRestored {
  public:
   BeingRestored(Backups& backups, const Uuid& backup) : backups_(backups), backup_(backup) {
     const std::lock_guard lock(backups_.lock_);
+    if (backups_.removing_.contains(backup_))
+      throw Error(ErrorKind::kNotFound, "the backup is being deleted");
     backups_.restoring_.insert(backup_);
   }
   BeingRestored(const BeingRestored&) = delete;
@@ -234,6 +236,28 @@ class Backups::BeingRestored {
   ~BeingRestored() {
     const std::lock_guard lock(backups_.lock_);
     backups_.restoring_.erase(backups_.restoring_.find(backup_));
+  }
+
+ private:
+  Backups& backups_;
+  const Uuid backup_;
+};
+
+class Backups::BeingRemoved {
+ public:
+  BeingRemoved(Backups& backups, const Uuid& backup) : backups_(backups), backup_(backup) {
+    const std::lock_guard lock(backups_.lock_);
+    if (backups_.restoring_.contains(backup_)) {
+      throw Error(ErrorKind::kBusy,
+                  "a volume is being restored from this backup; wait for its end");
+    }
+    backups_.removing_.insert(backup_);
+  }
+  BeingRemoved(const BeingRemoved&) = delete;
+  BeingRemoved& operator=(const BeingRemoved&) = delete;
+  ~BeingRemoved() {
+    const std::lock_guard lock(backups_.lock_);
+    backups_.removing_.erase(backups_.removing_.find(backup_));
   }
 
  private:
@@ -256,9 +280,9 @@ Backups::Restored Backups::restore(const NewVolume& request, const StoreAddress&
                                                    job.stop_token(), damaged);
                            });
   }
+  const BeingRestored being_restored(*this, url.backup);
   const OpenStore open = open_store(url.destination, address);
   const BackupRecord record = read_backup(open.store, url.lineage, url.backup);
-  const BeingRestored being_restored(*this, url.backup);
   const BackupSource& source = record.info.source;
   return fill_new_volume(
       request, {url.backup, source.lineage, source.size, source.volume.filesystem}, on_damage,
@@ -281,9 +305,9 @@ Backups::Restored Backups::fill_new_volume(const NewVolume& request, const Backe
 VolumeView Backups::restore_into(const std::string& volume, const StoreAddress& address, Job& job) {
   const BackupUrl url = BackupUrl::parse(address.url);
   check_is_ours(url, "restore it to a volume of its own, by convoy create --backup");
+  const BeingRestored being_restored(*this, url.backup);
   const OpenStore open = open_store(url.destination, address);
   const BackupRecord record = read_backup(open.store, url.lineage, url.backup);
-  const BeingRestored being_restored(*this, url.backup);
   const BackupSource& source = record.info.source;
   Volumes::Replacement replacement = volumes_.begin_replacement(
       volume, {url.backup, source.lineage, source.size, source.volume.filesystem},
@@ -409,13 +433,7 @@ Backups::Listed Backups::inspect(const StoreAddress& address) {
 void Backups::remove(const StoreAddress& address, Job& job) {
   const BackupUrl url = BackupUrl::parse(address.url);
   check_is_ours(url, "delete it with Convoy");
-  {
-    const std::lock_guard lock(lock_);
-    if (restoring_.contains(url.backup)) {
-      throw Error(ErrorKind::kBusy,
-                  "a volume is being restored from this backup; wait for its end");
-    }
-  }
+  const BeingRemoved being_removed(*this, url.backup);
   const OpenStore open = open_store(url.destination, address);
   delete_backup(open.store, url.lineage, url.backup, report_to(job), job.stop_token());
   catalog_.forget_backup(url.backup);

@@ -151,9 +151,12 @@ class Backups {
 
   // Keeps this daemon from deleting a backup as long as it lives.
   class BeingRestored;
+  // And from beginning to restore one that it deletes.
+  class BeingRemoved;
 
   std::mutex lock_;
   std::multiset<Uuid> restoring_;
+  std::multiset<Uuid> removing_;
 };
 
 }  // namespace convoy

@@ -7,7 +7,7 @@ disk is counted on the host, too.
 """
 # budget: 1500
 # long budget: 20000
-# machine: --memory 1G --disk data=2G --disk meta=64M --disk root=256M --disk store=2G
+# machine: --memory 1G --disk data=2G --disk meta=64M --disk root=256M --disk store=8G
 
 import json
 import os
