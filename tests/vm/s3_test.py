@@ -1,22 +1,26 @@
-"""The life of a backup in S3, on a real server (OpenStack Swift): made, listed, verified, read by others, restored elsewhere, deleted."""
+"""The life of a backup in S3, on a real server (OpenStack Swift): made, listed, verified, read by others, restored elsewhere, deleted; also
+while the server fails now and then, and while it is away."""
 # budget: 600
 # machine: --memory 3G --disk s3=4G --disk data2=4G --disk meta2=64M
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
 from support import (
-    MIB, ROOT, Daemon, PoolTest, convoy, convoy_error, convoy_json, device_digest, docker, file_digest, pool_options, run,
-    snapshot_device, thin_check, wipe,
+    MIB, ROOT, SOCKET, Daemon, PoolTest, convoy, convoy_error, convoy_json, device_digest, docker, file_digest, pool_options, run,
+    snapshot_device, thin_check, wait_until, wipe,
 )
 
 TREE = Path(__file__).resolve().parents[2]
 sys.path += [str(TREE / "tests/s3"), str(TREE / "tests/functional")]
 import second_reader  # noqa: E402
+from fault_proxy import FaultProxy  # noqa: E402
 from servers import KEYS, environment, s3cmd, swift  # noqa: E402
 
 DATA2, META2 = os.environ.get("DISK_DATA2", ""), os.environ.get("DISK_META2", "")
@@ -122,6 +126,57 @@ class S3(PoolTest):
         other.stop()
         run("dmsetup", "remove", "second-pool")
         thin_check(META2)
+
+    def go_by(self, proxy: FaultProxy) -> None:
+        """The daemon talks to the server by way of the proxy."""
+        self.addCleanup(os.environ.update, environment(self.port))
+        self.addCleanup(proxy.close)
+        self.daemon.stop()
+        os.environ.update(environment(proxy.port))
+        self.daemon.start()
+
+    def test_a_server_that_fails_one_request_in_ten(self) -> None:
+        proxy = FaultProxy(self.port, share=0.1, seed=1)
+        self.go_by(proxy)
+        first = self.back_up()
+        self.overwrite(8 * MIB, 3 * MIB)
+        second = self.back_up()
+        self.assertEqual(convoy_json("backup", "verify", self.url)["Damaged"], [])
+        self.check_restore(first, "s1")
+        self.check_restore(second, "s2")
+        convoy("backup", "delete", first)
+        convoy("backup", "gc", self.url)
+        self.check_restore(second, "s2")
+        convoy("backup", "delete", second)
+        self.assertEqual([key for key in self.keys() if "/packs/" in key or "/backups/" in key], [])
+        self.assertGreater(sum(proxy.faults.values()), 5)
+        self.daemon.stop()
+        os.environ.update(environment(self.port))
+
+    def test_a_server_that_is_killed_and_comes_back(self) -> None:
+        directory = Path("/mnt/swift/killed")
+        directory.mkdir()
+        server = swift(directory)
+        proxy = FaultProxy(server.__enter__())
+        self.go_by(proxy)
+        s3cmd(proxy.server, "mb", BUCKET)
+        snapshot = self.snapshot()
+        backup = subprocess.Popen(
+            ["convoy", "--socket", SOCKET, "backup", "create", snapshot, "--dest", self.url], stdout=subprocess.PIPE, text=True
+        )
+        before = proxy.requests
+        wait_until("requests of the backup", lambda: proxy.requests > before + 4 or backup.poll() is not None)
+        server.__exit__(None, None, None)
+        time.sleep(3)
+        server = swift(directory)
+        proxy.server = server.__enter__()
+        output, _ = backup.communicate(timeout=200)
+        self.assertEqual(backup.returncode, 0, output)
+        self.assertEqual(convoy_json("backup", "verify", self.url)["Damaged"], [])
+        self.check_restore(output.strip(), snapshot)
+        server.__exit__(None, None, None)
+        self.daemon.stop()
+        os.environ.update(environment(self.port))
 
     def test_options_and_errors(self) -> None:
         url = self.back_up()
