@@ -232,7 +232,10 @@ void ConvoyRestore::run(const ProgressSink& progress, const std::stop_token& sto
   std::atomic<std::uint64_t> done = 0;
   OrderedWorkers<Block> workers(
       fetcher_count(), fetcher_count() * std::size_t{2},
-      [&](const Block& block, unsigned thread) { restore_block(block, buffers_[thread]); },
+      [&](const Block& block, unsigned thread) {
+        check_stop(stop, "restore");
+        restore_block(block, buffers_[thread]);
+      },
       [&](const Block&) { done += kBlockSize; });
   const auto report = [&] {
     if (progress) progress({.bytes_done = done, .bytes_total = total});

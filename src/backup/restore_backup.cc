@@ -189,12 +189,14 @@ void Restore::drop_present(Piece& piece, Tools& tools) const {
 }
 
 void Restore::restore_piece(Piece& piece, Tools& tools) {
+  check_stop(stop_, "restore");
   std::uint64_t uncounted = 0;
   for (const PackReader::Item& chunk : piece) uncounted += chunk.range.length();
   if (pool_block_) drop_present(piece, tools);
   read_despite_damage(
       tools.packs, piece, record_.chunk_size,
       [&](std::size_t index, std::span<const std::byte> plain) {
+        check_stop(stop_, "restore");
         check_chunk_length(piece[index], plain);
         tools.writer.write(plain, piece[index].range.begin);
         const std::uint64_t counted = std::min<std::uint64_t>(uncounted, plain.size());

@@ -57,7 +57,9 @@ std::vector<Damage> Verifier::verify(const BackupRecord& record, const ProgressS
   OrderedWorkers<Piece> workers(
       fetcher_count(), fetcher_count() * std::size_t{2},
       [&](const Piece& piece, unsigned thread) {
+        check_stop(stop, "verification");
         const auto is_chunk = [&](std::size_t index, std::span<const std::byte> plain) {
+          check_stop(stop, "verification");
           check_chunk_length(piece[index], plain);
           remember_sound(piece[index].reference);
         };

@@ -13,8 +13,8 @@ import unittest
 from pathlib import Path
 
 from support import (
-    SOCKET, MIB, PoolTest, api, backup_create, convoy, convoy_error, convoy_json, device_digest, docker, dm_devices,
-    snapshot_device,
+    MIB, SOCKET, PoolTest, api, backup_create, convoy, convoy_error, convoy_json, device_digest, dm_devices, docker,
+    run, snapshot_device,
 )
 
 COMMAND = ["convoy", "--socket", str(SOCKET)]
@@ -196,6 +196,7 @@ class Jobs(PoolTest):
             restore = self.start("create", "copy", "--backup", url)
             while "copy" not in dm_devices():
                 time.sleep(0.01)
+            run("dmsetup", "suspend", "--noflush", "--nolockfs", "copy")  # it takes as long as we want
             self.assertIsNone(restore.poll(), "it ended before it could be interrupted")
             if how == "interrupt":
                 self.assertEqual([volume["Name"] for volume in docker("VolumeDriver.List")["Volumes"]], ["big"])
@@ -203,11 +204,16 @@ class Jobs(PoolTest):
                 self.assertIn("volume 'copy' is being restored", docker("VolumeDriver.Remove", Name="copy")["Err"])
                 self.assertIn("with other options", docker("VolumeDriver.Create", Name="copy", Opts={"size": "1G"})["Err"])
                 restore.send_signal(signal.SIGINT)
+                time.sleep(0.5)
+                run("dmsetup", "resume", "copy")
                 restore.communicate(timeout=30)
                 self.assertEqual(restore.returncode, 130)
             elif how == "kill the client":
                 restore.kill()
+                time.sleep(0.5)
+                run("dmsetup", "resume", "copy")
             else:
+                run("dmsetup", "resume", "copy")
                 self.daemon.kill()
                 self.daemon.start()
             deadline = time.monotonic() + 20
