@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <deque>
@@ -37,8 +38,15 @@ class OrderedWorkers {
   // `limit` pieces, at least one, are unfinished at any time: so much memory do they take.
   using Work = std::function<void(Piece& piece, unsigned thread)>;
   using Finish = std::function<void(Piece& piece)>;
-  OrderedWorkers(unsigned threads, std::size_t limit, Work work, Finish finish)
-      : limit_(limit), work_(std::move(work)), finish_(std::move(finish)) {
+  // `meanwhile` is called, by the one who adds, some times a second while that one waits; what it
+  // throws ends the wait.
+  using Meanwhile = std::function<void()>;
+  OrderedWorkers(
+      unsigned threads, std::size_t limit, Work work, Finish finish, Meanwhile meanwhile = [] {})
+      : limit_(limit),
+        work_(std::move(work)),
+        finish_(std::move(finish)),
+        meanwhile_(std::move(meanwhile)) {
     for (unsigned thread = 0; thread < threads; ++thread) {
       threads_.emplace_back([this, thread] { run(thread); });
     }
@@ -51,7 +59,7 @@ class OrderedWorkers {
   // on any thread; pieces that no thread has begun by then are dropped.
   void add(Piece piece) {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return failure_ || entries_.size() < limit_; });
+    await(lock, [this] { return failure_ || entries_.size() < limit_; });
     rethrow();
     entries_.push_back({.piece = std::move(piece)});
     changed_.notify_all();
@@ -60,7 +68,7 @@ class OrderedWorkers {
   // Waits until all pieces are finished. Throws as add().
   void wait() {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return failure_ || entries_.empty(); });
+    await(lock, [this] { return failure_ || entries_.empty(); });
     rethrow();
   }
 
@@ -81,6 +89,15 @@ class OrderedWorkers {
     Piece piece;
     State state = State::kWaiting;
   };
+
+  template <typename Condition>
+  void await(std::unique_lock<std::mutex>& lock, Condition&& condition) {
+    while (!changed_.wait_for(lock, std::chrono::milliseconds(100), condition)) {
+      lock.unlock();
+      meanwhile_();
+      lock.lock();
+    }
+  }
 
   void rethrow() const {
     if (failure_) std::rethrow_exception(failure_);
@@ -138,6 +155,7 @@ class OrderedWorkers {
   const std::size_t limit_;
   const Work work_;
   const Finish finish_;
+  const Meanwhile meanwhile_;
 
   std::mutex mutex_;
   std::condition_variable changed_;

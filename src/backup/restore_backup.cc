@@ -69,6 +69,7 @@ class Restore {
           const std::optional<std::uint64_t>& pool_block, const ProgressSink& progress,
           std::stop_token stop, const DamageSink& damaged)
       : record_(record),
+        total_(bytes_present(record)),
         pool_block_(pool_block),
         zeros_(kMiB),
         footers_(store.objects(), record.info.source.lineage, record.packs),
@@ -81,7 +82,11 @@ class Restore {
         workers_(
             fetcher_count(), fetcher_count() * std::size_t{2},
             [this](Piece& piece, unsigned thread) { restore_piece(piece, tools_[thread]); },
-            [](const Piece&) {}) {}
+            [](const Piece&) {},
+            [this] {
+              check_stop(stop_, "restore");
+              report(bytes_done_);
+            }) {}
 
   void run();
 
@@ -104,11 +109,11 @@ class Restore {
   void clear(const ByteRange& range);
   void write_zeros(ByteRange range);
   void report(std::uint64_t bytes_done) const {
-    const std::uint64_t total = bytes_present(record_);
-    if (sink_) sink_({.bytes_done = std::min(bytes_done, total), .bytes_total = total});
+    if (sink_) sink_({.bytes_done = std::min(bytes_done, total_), .bytes_total = total_});
   }
 
   const BackupRecord& record_;
+  const std::uint64_t total_;
   const std::optional<std::uint64_t> pool_block_;
   AlignedBuffer zeros_;  // and room to look whether there are others
   PackFooters footers_;
@@ -151,7 +156,7 @@ void Restore::run() {
   if (pool_block_) clear({.begin = end, .end = record_.info.source.size});
   workers_.wait();
   fsync_file(device_fd_, "the restored device");
-  report(bytes_present(record_));
+  report(total_);
 }
 
 // Makes a range that is zero in the backup so on the device.

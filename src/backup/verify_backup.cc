@@ -68,7 +68,7 @@ std::vector<Damage> Verifier::verify(const BackupRecord& record, const ProgressS
         else
           find_places(readers[thread], piece, damaged);
       },
-      [](const Piece&) {});
+      [](const Piece&) {}, [&] { check_stop(stop, "verification"); });
   const auto nothing_broken = [&] {
     const std::lock_guard lock(mutex_);
     return broken_.empty() && broken.empty();
