@@ -236,7 +236,7 @@ class SlowDestination(DockerTest):
         disk = os.environ["DISK_SLOW"]
         sectors = run("blockdev", "--getsz", disk).stdout.strip()
         # What is read comes late; what is written does not wait.
-        run("dmsetup", "create", "slow", "--table", f"0 {sectors} delay {disk} 0 500 {disk} 0 0")
+        run("dmsetup", "create", "slow", "--table", f"0 {sectors} delay {disk} 0 2000 {disk} 0 0")
         self.addCleanup(run, "dmsetup", "remove", "slow")
         run("mkfs.ext4", "-q", "/dev/mapper/slow")
         self.destination = Path("/tmp/slow")
