@@ -70,7 +70,7 @@ TEST(Destination, IsAnExistingDirectoryWhenItIsOpened) {
   const std::filesystem::path directory =
       std::filesystem::path(testing::TempDir()) / ("destination-" + random_hex(16));
   const Destination destination = Destination::parse("vfs://" + directory.native());
-  const Error error = error_of([&] { Destinations().open(destination).objects; });
+  const Error error = error_of([&] { Destinations().open(destination); });
   EXPECT_EQ(error.kind(), ErrorKind::kInvalidArgument);
   EXPECT_THAT(error.message(), HasSubstr("is not an existing directory"));
 
