@@ -102,7 +102,8 @@ nlohmann::json parse_json(std::span<const std::byte> bytes) {
   std::uint32_t fields = 0;
   const auto limit = [&](int depth, Event event, const nlohmann::json&) {
     if (event == Event::key) ++fields;
-    if (event == Event::value) ++values;
+    if (event == Event::value || event == Event::object_start || event == Event::array_start)
+      ++values;
     if (depth > kMaxStoreJsonDepth || fields > kMaxStoreJsonFields || values > kMaxStoreJsonValues)
       throw Error(ErrorKind::kCorrupt, "holds more than a JSON object of a store can");
     return true;

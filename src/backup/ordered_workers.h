@@ -47,8 +47,12 @@ class OrderedWorkers {
         work_(std::move(work)),
         finish_(std::move(finish)),
         meanwhile_(std::move(meanwhile)) {
-    for (unsigned thread = 0; thread < threads; ++thread) {
-      threads_.emplace_back([this, thread] { run(thread); });
+    try {
+      for (unsigned thread = 0; thread < threads; ++thread)
+        threads_.emplace_back([this, thread] { run(thread); });
+    } catch (...) {
+      stop();  // those that wait for work already
+      throw;
     }
   }
   OrderedWorkers(const OrderedWorkers&) = delete;

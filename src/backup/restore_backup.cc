@@ -214,8 +214,8 @@ void Restore::restore_piece(Piece& piece, Tools& tools) {
 }
 
 // Another host may delete the backup meanwhile, and then its packs go: that is no damage.
-void run_restore(const Store& store, const BackupRecord& record, const DamageSink& damaged,
-                 Restore&& restore) {
+void run_restore(const Store& store, const BackupRecord& record,
+                 const std::atomic<bool>& is_damaged, Restore&& restore) {
   const auto throw_if_deleted = [&] {
     if (store.objects().head(backup_key(record.info.source.lineage, record.info.uuid))) return;
     throw Error(ErrorKind::kNotFound, "backup {} was deleted while it was being restored",
@@ -227,7 +227,7 @@ void run_restore(const Store& store, const BackupRecord& record, const DamageSin
     if (error.kind() == ErrorKind::kCorrupt) throw_if_deleted();
     throw;
   }
-  if (damaged) throw_if_deleted();
+  if (is_damaged) throw_if_deleted();
 }
 
 }  // namespace
@@ -239,8 +239,16 @@ void restore_backup(const Store& store, const BackupRecord& record, int device_f
                 "the device is shorter than the {} bytes of the volume in backup {}",
                 record.info.source.size, record.info.uuid.to_string());
   }
-  run_restore(store, record, damaged,
-              Restore(store, record, device_fd, std::nullopt, progress, std::move(stop), damaged));
+  std::atomic<bool> is_damaged = false;
+  DamageSink noted;
+  if (damaged) {
+    noted = [&](Damage damage) {
+      is_damaged = true;
+      damaged(std::move(damage));
+    };
+  }
+  run_restore(store, record, is_damaged,
+              Restore(store, record, device_fd, std::nullopt, progress, std::move(stop), noted));
 }
 
 void restore_difference(const Store& store, const BackupRecord& record, int device_fd,
@@ -251,7 +259,7 @@ void restore_difference(const Store& store, const BackupRecord& record, int devi
                 "the device has {} bytes, and the volume in backup {} has {}",
                 device_size(device_fd), record.info.uuid.to_string(), record.info.source.size);
   }
-  run_restore(store, record, {},
+  run_restore(store, record, false,
               Restore(store, record, device_fd, pool_block, progress, std::move(stop), {}));
 }
 

@@ -40,8 +40,6 @@ std::filesystem::path catalog_copy_path(const std::filesystem::path& catalog) {
 
 CatalogCopy::CatalogCopy(std::filesystem::path catalog)
     : catalog_(std::move(catalog)),
-      database_(std::make_unique<SQLite::Database>(catalog_.native(), SQLite::OPEN_READWRITE,
-                                                   kCatalogBusyTimeout.count())),
       thread_([this](const std::stop_token& stop) { follow(stop); }) {}
 
 CatalogCopy::~CatalogCopy() {
@@ -72,17 +70,28 @@ void CatalogCopy::follow(const std::stop_token& stop) {
 }
 
 void CatalogCopy::copy_if_changed() {
+  if (!database_) {
+    database_ = std::make_unique<SQLite::Database>(catalog_.native(), SQLite::OPEN_READWRITE,
+                                                   kCatalogBusyTimeout.count());
+  }
   // It changes with each commit of another connection. (https://www.sqlite.org/pragma.html)
   const std::int64_t version = database_->execAndGet("PRAGMA data_version").getInt64();
   if (version == copied_version_) return;
   const std::filesystem::path copy = catalog_copy_path(catalog_);
   const std::filesystem::path unfinished = copy.native() + ".new";
   std::filesystem::remove(unfinished);
-  SQLite::Statement statement(*database_, "VACUUM INTO ?");
-  statement.bind(1, unfinished.native());
-  statement.exec();
-  sync(unfinished, 0);
-  std::filesystem::rename(unfinished, copy);
+  try {
+    SQLite::Statement statement(*database_, "VACUUM INTO ?");
+    statement.bind(1, unfinished.native());
+    statement.exec();
+    sync(unfinished, 0);
+    std::filesystem::rename(unfinished, copy);
+  } catch (...) {
+    // A disk that is full needs its space for the catalog.
+    std::error_code error;
+    std::filesystem::remove(unfinished, error);
+    throw;
+  }
   sync(copy.parent_path(), O_DIRECTORY);
   copied_version_ = version;
 }

@@ -34,7 +34,7 @@ class CatalogCopy {
   void copy_if_changed();
 
   const std::filesystem::path catalog_;
-  const std::unique_ptr<SQLite::Database> database_;
+  std::unique_ptr<SQLite::Database> database_;
   std::int64_t copied_version_ = -1;  // SQLite's, of what the copy holds
 
   std::mutex mutex_;

@@ -295,6 +295,10 @@ void Catalog::replace_devices(const std::vector<VolumeEntry>& volumes, std::uint
       }
       for (const VolumeUser& user : users)
         insert_user(access, volume.uuid, user, volume.mountpoint);
+      if (users.empty() && !volume.mountpoint.empty()) {
+        access.execute("UPDATE volume SET mountpoint = ? WHERE uuid = ?", volume.mountpoint,
+                       volume.uuid);
+      }
     }
     access.execute(
         "INSERT INTO backup (backup, store, snapshot)"

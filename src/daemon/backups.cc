@@ -228,7 +228,7 @@ class Backups::BeingRestored {
   BeingRestored(Backups& backups, const Uuid& backup) : backups_(backups), backup_(backup) {
     const std::lock_guard lock(backups_.lock_);
     if (backups_.removing_.contains(backup_))
-      throw Error(ErrorKind::kNotFound, "the backup is being deleted");
+      throw Error(ErrorKind::kBusy, "the backup is being deleted");
     backups_.restoring_.insert(backup_);
   }
   BeingRestored(const BeingRestored&) = delete;

@@ -36,8 +36,9 @@ struct DaemonOptions {
 void run_daemon(const DaemonOptions& options);
 
 // Makes the catalog of a pool that the root does not know, of root, socket, log and driver options.
-// Returns what it found, as a JSON object by the names of volumes. Throws, having changed nothing,
-// if that can't be done or a daemon listens on the socket. Call before other threads exist.
+// Returns what it found, as a JSON object by the names of volumes. Throws if that can't be
+// done or a daemon listens on the socket; then there is no catalog. Call before other threads
+// exist.
 std::string run_pool_adoption(const DaemonOptions& options);
 
 }  // namespace convoy

@@ -9,9 +9,11 @@
 #include <spdlog/spdlog.h>
 
 #include "base/error.h"
+#include "base/limits.h"
 #include "catalog/catalog_copy.h"
 #include "devmapper/kernel_thin_pool.h"
 #include "sys/file.h"
+#include "volumes/convoy_root.h"
 #include "volumes/device_name.h"
 #include "volumes/filesystem.h"
 #include "volumes/metadata_snapshots.h"
@@ -35,8 +37,15 @@ class NewCatalog {
 
   const std::filesystem::path& file() const { return file_; }
 
-  // Nobody has it open any more, so it is one file again.
+  // Nobody has it open any more, so it is one file again. What is left of the old one's log would
+  // be taken for its own.
   void put_in_place() {
+    const std::filesystem::path log = file_.native() + "-wal";
+    if (std::filesystem::exists(log) && std::filesystem::file_size(log) > 0)
+      throw Error(ErrorKind::kIo, "{}: SQLite could not complete it", file_.native());
+    for (const char* const suffix : {"-wal", "-shm"})
+      std::filesystem::remove(target_.native() + suffix);
+    fsync_directory(target_.parent_path());
     fsync_file(open_file(file_, O_RDONLY).get(), file_);
     std::filesystem::rename(file_, target_);
     fsync_directory(target_.parent_path());
@@ -58,9 +67,13 @@ class NewCatalog {
 class Reconciliation {
  public:
   Reconciliation(Catalog& catalog, KernelThinPool& pool, PoolRow row)
-      : catalog_(catalog), pool_(pool), row_(std::move(row)) {}
+      : catalog_(catalog),
+        pool_(pool),
+        row_(std::move(row)),
+        probe_(fmt::format("{}-{}", row_.name, row_.uuid.to_string())) {}
 
   void run() {
+    pool_.deactivate(probe_);  // of a process that was killed
     for (const ActiveThin& device : pool_.active()) active_[device.thin_id.value] = device;
     read_metadata();
     for (auto& [index, device] : unnamed_) complete(volumes_[index].volume, device);
@@ -107,19 +120,51 @@ class Reconciliation {
     hold.check();
   }
 
-  // A volume that was being made may have become ready, and one that was being deleted is at the
-  // next start.
+  // What was being deleted is so at the next start. What was being made may be whole by now, or
+  // not: it comes out under another name.
   void keep_volumes(Devices& devices) {
-    for (VolumeRow& volume : catalog_.volumes()) {
-      if (devices.erase(volume.thin_id) == 0) {
-        spdlog::warn("volume {} is not in the pool any more", volume.name);
+    std::vector<VolumeRow> made;
+    std::vector<VolumeRow> lost;
+    for (const VolumeRow& volume : catalog_.volumes()) {
+      if (volume.state == DeviceState::kCreating) {
+        made.push_back(volume);
+      } else if (devices.erase(volume.thin_id) == 0) {
+        lost.push_back(volume);
+      } else {
+        keep(volume);
+      }
+    }
+    for (const VolumeRow& copy : made) {
+      if (!devices.contains(copy.thin_id)) continue;
+      unfinished_.insert(copy.thin_id);
+      // A restore onto a volume whose thin device is gone has taken its place.
+      const auto replaced = std::ranges::find_if(lost, [&](const VolumeRow& volume) {
+        return is_work_name(copy.name) && copy.lineage == volume.lineage &&
+               copy.size == volume.size;
+      });
+      if (replaced == lost.end()) {
+        spdlog::warn("volume {} was being made and may not be whole", copy.name);
         continue;
       }
-      if (volume.state == DeviceState::kCreating) volume.state = DeviceState::kReady;
-      names_.insert(volume.name);
-      index_of_[volume.uuid] = volumes_.size();
-      volumes_.push_back({.volume = volume, .snapshots = {}, .users = catalog_.users(volume.uuid)});
+      devices.erase(copy.thin_id);
+      replaced->thin_id = copy.thin_id;
+      keep(*replaced);
+      lost.erase(replaced);
     }
+    for (const VolumeRow& volume : lost)
+      spdlog::warn("volume {} is not in the pool any more", volume.name);
+  }
+
+  void keep(const VolumeRow& volume) {
+    names_.insert(volume.name);
+    uuids_.insert(volume.uuid);
+    index_of_[volume.uuid] = volumes_.size();
+    volumes_.push_back({.volume = volume, .snapshots = {}, .users = catalog_.users(volume.uuid)});
+  }
+
+  bool is_work_name(const std::string& name) const {
+    return name.starts_with(row_.name + "-") &&
+           Uuid::parse(std::string_view(name).substr(row_.name.size() + 1));
   }
 
   void keep_snapshots(Devices& devices) {
@@ -171,7 +216,9 @@ class Reconciliation {
 
   bool has_name(std::uint32_t thin_id) const {
     const auto active = active_.find(thin_id);
-    if (active == active_.end() || !Uuid::parse(active->second.object_uuid)) return false;
+    if (active == active_.end() || unfinished_.contains(thin_id)) return false;
+    const std::optional<Uuid> uuid = Uuid::parse(active->second.object_uuid);
+    if (!uuid || uuids_.contains(*uuid) || names_.contains(active->second.name)) return false;
     try {
       check_device_name("volume", active->second.name, row_.name);
       return true;
@@ -233,17 +280,17 @@ class Reconciliation {
   void complete(VolumeRow& volume, const FoundDevice& device) {
     const std::uint64_t block = row_.block_size.bytes();
     const std::uint64_t mapped = std::max<std::uint64_t>(device.end.count, 1) * block;
-    const std::string name = row_.name + "-adoption";
-    pool_.deactivate(name);  // of a process that was killed here
-    pool_.activate(name, "adoption", {volume.thin_id}, Sectors::of_bytes(mapped),
+    pool_.activate(probe_, "adoption", {volume.thin_id}, Sectors::of_bytes(mapped),
                    Access::kReadOnly);
     std::optional<FoundFilesystem> filesystem;
     try {
-      filesystem = find_filesystem(pool_.device_path(name));
+      filesystem = find_filesystem(pool_.device_path(probe_));
     } catch (const Error& error) {
-      spdlog::warn("thin device {}: {}", volume.thin_id, error.message());
+      spdlog::warn("thin device {}: its file system can't be read, and with it its size: {}",
+                   volume.thin_id, error.message());
     }
-    pool_.deactivate(name);
+    pool_.deactivate(probe_);
+    if (filesystem && filesystem->size > kMaxVolumeSize) filesystem.reset();
     volume.filesystem = filesystem ? filesystem->type : "";
     // The last block may reach beyond the volume's end.
     if (volume.size == 0)
@@ -263,6 +310,7 @@ class Reconciliation {
   Catalog& catalog_;
   KernelThinPool& pool_;
   const PoolRow row_;
+  const std::string probe_;  // the dm device by which one is looked into
   std::map<std::uint32_t, ActiveThin> active_;
   std::vector<VolumeEntry> volumes_;
   std::map<Uuid, std::size_t> index_of_;
@@ -270,17 +318,25 @@ class Reconciliation {
   std::vector<std::pair<std::size_t, FoundDevice>> unnamed_;
   std::vector<Unsized> unsized_;
   std::set<std::string> names_;
+  std::set<Uuid> uuids_;
+  std::set<std::uint32_t> unfinished_;  // thin devices that were being made
   std::uint32_t next_thin_id_ = 1;
 };
 
-// Opens the pool of a catalog that may be behind it, and brings the catalog up to date. Returns the
-// pool.
-std::unique_ptr<KernelThinPool> reconcile(Catalog& catalog, const std::filesystem::path& root,
-                                          const PoolOptions& options, int guard_lock_fd) {
-  auto pool = open_known_pool(catalog, root, options, guard_lock_fd);
-  require_writable(pool->status());
-  Reconciliation(catalog, *pool, catalog.pool().value()).run();
-  return pool;
+// Brings the catalog of a pool that is up in step with it.
+void reconcile(Catalog& catalog, KernelThinPool& pool) {
+  require_writable(pool.status());
+  Reconciliation(catalog, pool, catalog.pool().value()).run();
+}
+
+// Makes it inactive, with whatever a reconciliation that failed has left active.
+void shut_down(KernelThinPool& pool) noexcept {
+  try {
+    for (const ActiveThin& device : pool.active()) pool.deactivate(device.name);
+    pool.shut_down();
+  } catch (const std::exception& error) {
+    spdlog::error("the pool stays active: {}", error.what());
+  }
 }
 
 // Of the catalog that won't do: moved out of the way.
@@ -316,7 +372,8 @@ std::filesystem::path catalog_path(const std::filesystem::path& root) {
 
 bool has_catalog(const std::filesystem::path& root) {
   const std::filesystem::path catalog = catalog_path(root);
-  return std::filesystem::exists(catalog) || std::filesystem::exists(catalog_copy_path(catalog));
+  if (std::filesystem::exists(catalog)) return true;
+  return !has_convoy_pool(root) && std::filesystem::exists(catalog_copy_path(catalog));
 }
 
 void adopt_pool(const std::filesystem::path& root, const PoolOptions& options, int guard_lock_fd) {
@@ -327,8 +384,14 @@ void adopt_pool(const std::filesystem::path& root, const PoolOptions& options, i
     Catalog catalog(made.file());
     catalog.insert_pool(found);
     catalog.set_pool_ready();
-    const auto pool = reconcile(catalog, root, options, guard_lock_fd);
-    if (!was_active) pool->shut_down();
+    const auto pool = open_known_pool(catalog, root, options, guard_lock_fd);
+    try {
+      reconcile(catalog, *pool);
+    } catch (...) {
+      if (!was_active) shut_down(*pool);
+      throw;
+    }
+    if (!was_active) shut_down(*pool);
   }
   made.put_in_place();
 }
@@ -337,7 +400,8 @@ void restore_lost_catalog(const std::filesystem::path& root, const PoolOptions& 
                           int guard_lock_fd) {
   const std::filesystem::path catalog = catalog_path(root);
   const std::filesystem::path copy = catalog_copy_path(catalog);
-  if (!std::filesystem::exists(copy)) return;  // of a root that has never had a pool
+  // A root that has never had a pool, or whose pool is to be taken over anew.
+  if (!std::filesystem::exists(copy) || has_convoy_pool(root)) return;
   const std::optional<std::string> damage = damage_of(catalog);
   if (!damage) return;
   if (const auto damage_of_copy = damage_of(copy)) {
@@ -352,7 +416,7 @@ void restore_lost_catalog(const std::filesystem::path& root, const PoolOptions& 
   std::filesystem::copy_file(copy, made.file());
   {
     Catalog known(made.file());
-    reconcile(known, root, options, guard_lock_fd);
+    reconcile(known, *open_known_pool(known, root, options, guard_lock_fd));
   }
   put_aside(catalog);
   made.put_in_place();

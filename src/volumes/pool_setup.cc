@@ -183,9 +183,9 @@ void check_devices(const PoolRow& pool, const std::filesystem::path& root) {
   }
 }
 
-// The row with what the options say of a pool that no catalog knows. Whether the devices will do is
-// not looked at, but that there are two.
-PoolRow plan_row(const PoolOptions& options, Sectors block_size) {
+// The row with what the options say of a pool that no catalog knows, but for what depends on its
+// blocks. Whether the devices will do is not looked at, but that there are two.
+PoolRow plan_row(const PoolOptions& options) {
   if (!options.data_device || !options.metadata_device) {
     throw Error(ErrorKind::kInvalidArgument, "{} is required: give --driver-opts {}=<block device>",
                 options.data_device ? "dm.metadatadev" : "dm.datadev",
@@ -193,17 +193,11 @@ PoolRow plan_row(const PoolOptions& options, Sectors block_size) {
   }
   PoolRow pool;
   pool.name = options.pool_name.value_or(kDefaultPoolName);
-  pool.block_size = block_size;
   pool.data_device = *options.data_device;
   pool.metadata_device = *options.metadata_device;
   pool.default_filesystem = options.filesystem.value_or(kDefaultFilesystem);
   pool.low_watermark = options.low_watermark.value_or(kDefaultLowWatermark);
   pool.queue_when_full = options.queue_when_full.value_or(false);
-  pool.default_size = options.default_volume_size
-                          ? check_default_size(*options.default_volume_size, pool.block_size)
-                          : round_up(kDefaultVolumeSize, pool.block_size.bytes());
-  check_filesystem_size(pool.default_filesystem, pool.default_size);
-
   const dev_t data = require_block_device("dm.datadev", pool.data_device);
   const dev_t metadata = require_block_device("dm.metadatadev", pool.metadata_device);
   if (data == metadata) {
@@ -215,8 +209,17 @@ PoolRow plan_row(const PoolOptions& options, Sectors block_size) {
   return pool;
 }
 
+void set_blocks(PoolRow& pool, const PoolOptions& options, Sectors block_size) {
+  pool.block_size = block_size;
+  pool.default_size = options.default_volume_size
+                          ? check_default_size(*options.default_volume_size, block_size)
+                          : round_up(kDefaultVolumeSize, block_size.bytes());
+  check_filesystem_size(pool.default_filesystem, pool.default_size);
+}
+
 PoolRow plan_new_pool(const PoolOptions& options, ForeignData foreign_data) {
-  PoolRow pool = plan_row(options, options.block_size.value_or(kDefaultPoolBlock));
+  PoolRow pool = plan_row(options);
+  set_blocks(pool, options, options.block_size.value_or(kDefaultPoolBlock));
   pool.uuid = Uuid::generate();
   pool.transaction_id = random_bits(48);
   require_free("dm.datadev", pool.data_device);
@@ -232,6 +235,23 @@ PoolRow plan_new_pool(const PoolOptions& options, ForeignData foreign_data) {
   }
   if (foreign_data == ForeignData::kRefuse) require_no_data(pool.data_device, pool.metadata_device);
   return pool;
+}
+
+// Throws unless metadata and data device look as if they were of one pool: the sizes agree, and the
+// label is where the metadata say that it is.
+void require_one_pool(const PoolRow& pool, Metadata& metadata) {
+  bool labelled = false;
+  if (metadata.find_device(kLabelThinId.value)) {
+    metadata.mappings(kLabelThinId.value, [&](const Mapping& mapping) {
+      labelled = labelled || (mapping.block.count == 0 && mapping.data_block == 0);
+    });
+  }
+  const std::uint64_t blocks = pool.data_size / pool.block_size.bytes();
+  if (labelled && metadata.superblock().data_blocks == blocks) return;
+  throw Error(ErrorKind::kInvalidArgument,
+              "dm.metadatadev={} is not of the pool whose data dm.datadev={} holds: give the two "
+              "devices that one pool was made on",
+              pool.metadata_device.native(), pool.data_device.native());
 }
 
 PoolRow plan_takeover(const std::filesystem::path& root, const PoolOptions& options) {
@@ -327,19 +347,17 @@ PoolRow plan_first_pool(const std::filesystem::path& root, const PoolOptions& op
 }
 
 PoolRow plan_adoption(const PoolOptions& options) {
-  PoolRow pool = plan_row(options, kDefaultPoolBlock);
+  PoolRow pool = plan_row(options);
   if (const std::optional<ActivePool> active = KernelThinPool::find(pool.name)) {
-    pool.block_size = active->block_size;
+    set_blocks(pool, options, active->block_size);
   } else {
     require_free("dm.datadev", pool.data_device);
     require_free("dm.metadatadev", pool.metadata_device);
-    const Superblock superblock = open_metadata(pool.metadata_device).superblock();
-    pool.block_size = superblock.data_block_size;
-    pool.transaction_id = superblock.transaction_id;
+    Metadata metadata = open_metadata(pool.metadata_device);
+    set_blocks(pool, options, metadata.superblock().data_block_size);
+    pool.transaction_id = metadata.superblock().transaction_id;
+    require_one_pool(pool, metadata);
   }
-  if (!options.default_volume_size)
-    pool.default_size = round_up(kDefaultVolumeSize, pool.block_size.bytes());
-  check_default_size(pool.default_size, pool.block_size);
   const std::optional<Uuid> label = find_label(pool.data_device);
   if (!label) {
     throw Error(ErrorKind::kInvalidArgument,
@@ -356,22 +374,23 @@ std::unique_ptr<KernelThinPool> open_known_pool(Catalog& catalog, const std::fil
   std::optional<PoolRow> pool = catalog.pool();
   if (!pool || pool->state != PoolRow::State::kReady)
     throw Error(ErrorKind::kCorrupt, "the catalog tells of no pool");
+  const std::filesystem::path metadata_device =
+      options.metadata_device.value_or(pool->metadata_device);
   const auto note_transaction = [&](std::uint64_t actual) {
     const bool is_known = pool->transaction_id != 0;
     if (is_known && actual - pool->transaction_id > kMostTransactionsBehind) {
       throw Error(ErrorKind::kInvalidArgument,
                   "dm.metadatadev={} holds another pool: it is at transaction {}, and this root's "
                   "was at {}",
-                  pool->metadata_device.native(), actual, pool->transaction_id);
+                  metadata_device.native(), actual, pool->transaction_id);
     }
     pool->transaction_id = actual;
     catalog.set_pool_transaction(actual);
   };
   const bool is_active = KernelThinPool::find(pool->name).has_value();
   if (!is_active) {
-    const std::filesystem::path device = options.metadata_device.value_or(pool->metadata_device);
-    require_block_device("dm.metadatadev", device);
-    note_transaction(open_metadata(device).superblock().transaction_id);
+    require_block_device("dm.metadatadev", metadata_device);
+    note_transaction(open_metadata(metadata_device).superblock().transaction_id);
   }
   auto kernel_pool = open_pool(catalog, *pool, root, options, guard_lock_fd);
   if (is_active) note_transaction(kernel_pool->status().transaction_id);

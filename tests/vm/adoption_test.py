@@ -5,6 +5,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 import unittest
@@ -174,6 +175,15 @@ class Adoption(PoolTest):
             refused = run("convoy", "--socket", SOCKET, "pool", "adopt", "--root", ROOT, *options, check=False)
             self.assertEqual(refused.returncode, 1)
             self.assertIn(sentence, refused.stderr)
+        # The mark of one pool, and the metadata of another.
+        image = Path("/tmp/other-data")
+        run("truncate", "-s", "1G", image)
+        with Path(DATA).open("rb") as begin, image.open("r+b") as file:
+            file.write(begin.read(4 * KIB))
+        loop = run("losetup", "--find", "--show", image).stdout.strip()
+        self.assertIn("is not of the pool whose data", adopt(data=loop).stderr)
+        run("losetup", "-d", loop)
+        image.unlink()
         start = Path(DATA).open("r+b")
         mark = start.read(4 * KIB)
         start.seek(0)
@@ -256,6 +266,30 @@ class Adoption(PoolTest):
             # The next backup goes on where the last one in the store was.
             self.assertEqual(len(listed), 3)
         behind.unlink()
+
+    def test_a_volume_that_was_being_restored(self) -> None:
+        """It is not taken for one that is whole."""
+        convoy("create", "db", "--size", "64M")
+        Path(convoy("mount", "db"), "file").write_bytes(os.urandom(20 * MIB))
+        convoy("snapshot", "create", "db", "--name", "s1")
+        convoy("umount", "db")
+        url = convoy("backup", "create", "s1", "--dest", self.url)
+        restore = subprocess.Popen(["convoy", "--socket", SOCKET, "create", "half", "--backup", url], stderr=subprocess.DEVNULL)
+        while "half" not in dm_devices():
+            time.sleep(0.001)
+        run("dmsetup", "suspend", "--noflush", "--nolockfs", "half")
+        self.follow("half")
+        self.daemon.process.send_signal(signal.SIGKILL)
+        run("dmsetup", "resume", "half")
+        self.daemon.wait()
+        restore.wait()
+        for part in ("", "-wal", "-shm"):
+            Path(f"{CATALOG}{part}").unlink(missing_ok=True)
+        self.daemon.start()
+        db, half = sorted(convoy_json("list"))
+        self.assertEqual(db, "db")
+        self.assertRegex(half, r"^recovered-\d+$")
+        self.assertIn("volume half was being made and may not be whole", LOG.read_text())
 
     def test_neither_catalog_nor_copy(self) -> None:
         convoy("create", "db", "--size", "64M")
