@@ -29,6 +29,9 @@ BOOT = int(os.environ.get("VM_BOOT", "1"))
 OUT = Path(os.environ["VM_OUT"])
 DESTINATION = Path("/mnt/store")
 SEED_FILE, JOURNAL, BEATS, TALLY = OUT / "seed", OUT / "journal", OUT / "beats", OUT / "tally"
+if BOOT == 1:  # what an earlier run left
+    for file in (SEED_FILE, JOURNAL, BEATS, TALLY):
+        file.unlink(missing_ok=True)
 if not SEED_FILE.exists():
     SEED_FILE.write_text(os.environ.get("CONVOY_SEED") or str(random.randrange(1000)))
 SEED = int(SEED_FILE.read_text())
