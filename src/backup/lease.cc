@@ -152,9 +152,8 @@ void Lease::renew_until_stopped(const std::stop_token& stop) {
   }) && !stop.stop_requested()) {
     try {
       renew();
-    } catch (const Error& error) {
-      if (!revoked_)
-        spdlog::warn("can't renew a backup's lease, will try again: {}", error.message());
+    } catch (const std::exception& error) {
+      if (!revoked_) spdlog::warn("can't renew a backup's lease, will try again: {}", error.what());
     }
   }
 }

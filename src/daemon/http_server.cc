@@ -80,7 +80,8 @@ struct Streaming {
   std::size_t sent = 0;  // of the piece
 };
 
-ssize_t read_stream(void* context, std::uint64_t, char* buffer, std::size_t size) {
+// Nothing may be thrown into libmicrohttpd, not even that there is no memory.
+ssize_t read_stream(void* context, std::uint64_t, char* buffer, std::size_t size) try {
   auto& streaming = *static_cast<Streaming*>(context);
   while (streaming.sent == streaming.piece.size()) {
     std::optional<std::string> piece = streaming.next();
@@ -91,15 +92,20 @@ ssize_t read_stream(void* context, std::uint64_t, char* buffer, std::size_t size
   const std::size_t count = streaming.piece.copy(buffer, size, streaming.sent);
   streaming.sent += count;
   return static_cast<ssize_t>(count);
+} catch (const std::exception& error) {
+  spdlog::error("an answer is cut off: {}", error.what());
+  return MHD_CONTENT_READER_END_WITH_ERROR;
 }
 
 void free_stream(void* context) {
   delete static_cast<Streaming*>(context);
 }
 
-MHD_Result add_parameter(void* context, MHD_ValueKind, const char* key, const char* value) {
+MHD_Result add_parameter(void* context, MHD_ValueKind, const char* key, const char* value) try {
   static_cast<HttpRequest*>(context)->query[key] = value == nullptr ? "" : value;
   return MHD_YES;
+} catch (const std::exception&) {
+  return MHD_NO;
 }
 
 MHD_Result answer(MHD_Connection* connection, HttpResponse response) {
@@ -122,7 +128,7 @@ MHD_Result answer(MHD_Connection* connection, HttpResponse response) {
 
 MHD_Result on_request(void* context, MHD_Connection* connection, const char* url,
                       const char* method, const char*, const char* upload, std::size_t* upload_size,
-                      void** state) {
+                      void** state) try {
   // Called once for the head of a request, then for each piece of its body, then for its end.
   if (*state == nullptr) {
     auto* const exchange = new Exchange;
@@ -153,6 +159,9 @@ MHD_Result on_request(void* context, MHD_Connection* connection, const char* url
                        "\n",
                    {}});
   return answer(connection, (*static_cast<HttpServer::Handler*>(context))(exchange.request));
+} catch (const std::exception& error) {
+  spdlog::error("{} {} is not answered: {}", method, url, error.what());
+  return MHD_NO;  // the connection is closed
 }
 
 void on_completed(void*, MHD_Connection*, void** state, MHD_RequestTerminationCode) {

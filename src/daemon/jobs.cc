@@ -45,8 +45,8 @@ std::shared_ptr<Job> Jobs::start(std::string kind, std::string object,
   std::jthread thread([job, work = std::move(work)] {
     std::string result;
     std::optional<Error> failure;
-    spdlog::info("{} started", job->description());
     try {
+      spdlog::info("{} started", job->description());
       result = work(*job);
       spdlog::info("{} done", job->description());
     } catch (const Error& error) {
@@ -54,7 +54,7 @@ std::shared_ptr<Job> Jobs::start(std::string kind, std::string object,
     } catch (const std::exception& error) {
       failure = Error(ErrorKind::kInternal, "{}", error.what());
     }
-    if (failure) spdlog::error("{} failed: {}", job->description(), failure->message());
+    if (failure) spdlog::error("{} {} failed: {}", job->kind(), job->object(), failure->message());
     job->end(std::move(result), std::move(failure));
   });
   entries_.emplace(job->id(), Entry{job, std::move(thread)});

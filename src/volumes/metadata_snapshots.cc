@@ -40,9 +40,9 @@ void MetadataSnapshots::release() {
   if (--holders_ > 0) return;
   try {
     pool_.release_metadata_snapshot();
-  } catch (const Error& error) {
+  } catch (const std::exception& error) {
     is_left_held_ = true;  // the next hold tries again
-    spdlog::error("the pool's metadata snapshot can't be released: {}", error.message());
+    spdlog::error("the pool's metadata snapshot can't be released: {}", error.what());
   }
   released_.notify_all();
 }

@@ -61,17 +61,22 @@ SnapshotReader SnapshotReaders::read(const SnapshotRow& snapshot, const std::str
   return {*this, snapshot, job};
 }
 
-void SnapshotReaders::stop(const SnapshotRow& snapshot, const std::string& job) {
-  const auto lock = snapshot_locks_.lock(snapshot.uuid);
-  std::vector<std::string> jobs = jobs_of(snapshot);
-  jobs.erase(std::ranges::find(jobs, job));
-  set_jobs(snapshot, jobs);
-  if (!jobs.empty()) return;
+// By a destructor, so nothing may come out of it, not even that there is no memory.
+void SnapshotReaders::stop(const SnapshotRow& snapshot, const std::string& job) noexcept {
   try {
+    const auto lock = snapshot_locks_.lock(snapshot.uuid);
+    {
+      const std::lock_guard guard(lock_);
+      const auto found = jobs_.find(snapshot.uuid);
+      std::vector<std::string>& jobs = found->second;
+      jobs.erase(std::ranges::find(jobs, job));
+      if (!jobs.empty()) return;
+      jobs_.erase(found);
+    }
     pool_.deactivate(device_name(snapshot));
-  } catch (const Error& error) {
+  } catch (const std::exception& error) {
     spdlog::error("the work device of snapshot {} stays until the next start: {}", snapshot.name,
-                  error.message());
+                  error.what());
   }
 }
 

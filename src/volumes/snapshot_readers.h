@@ -73,7 +73,7 @@ class SnapshotReaders {
   std::string device_name(const SnapshotRow& snapshot) const;
   std::vector<std::string> jobs_of(const SnapshotRow& snapshot);
   void set_jobs(const SnapshotRow& snapshot, std::vector<std::string> jobs);
-  void stop(const SnapshotRow& snapshot, const std::string& job);
+  void stop(const SnapshotRow& snapshot, const std::string& job) noexcept;
 
   Catalog& catalog_;
   ThinPool& pool_;
