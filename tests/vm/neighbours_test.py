@@ -94,9 +94,17 @@ class Neighbours(PoolTest):
                 self.assertRegex(answer[:15], rb"HTTP/1.1 (400|404|200|409)", (body[:20], path))
                 self.assertIn(b'"Err', answer)
         self.assertIn(b" 413 ", self.post(b'{"Name":"' + b"x" * (2 << 20) + b'"}')[:20])
-        for start in (b"", b"\0" * 100, b"GET", b"GET / HTTP/9.9\r\n\r\n", b"POST /v1/volume HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
-                      b"GET /v1/volume?name=%zz HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /v1/volume?name=%00 HTTP/1.1\r\nHost: x\r\n\r\n",
-                      b"GET /" + b"x" * 100000 + b" HTTP/1.1\r\n\r\n", b"X: y\r\n" * 50000):
+        for start in (
+            b"",
+            b"\0" * 100,
+            b"GET",
+            b"GET / HTTP/9.9\r\n\r\n",
+            b"POST /v1/volume HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
+            b"GET /v1/volume?name=%zz HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"GET /v1/volume?name=%00 HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"GET /" + b"x" * 100000 + b" HTTP/1.1\r\n\r\n",
+            b"X: y\r\n" * 50000,
+        ):
             self.raw(start, 0.5)
         # Those that come byte by byte, or never to an end, keep nobody else from an answer.
         slow = [socket.socket(socket.AF_UNIX) for _ in range(40)]
