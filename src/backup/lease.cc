@@ -1,7 +1,5 @@
 #include "backup/lease.h"
 
-#include <condition_variable>
-
 #include <nlohmann/json.hpp>
 #include <spdlog/spdlog.h>
 
@@ -144,10 +142,8 @@ void Lease::note_time(Timestamp put) {
 }
 
 void Lease::renew_until_stopped(const std::stop_token& stop) {
-  std::mutex mutex;  // nobody else's: only a stop wakes it before its time
-  std::unique_lock lock(mutex);
-  std::condition_variable_any wake;
-  while (!revoked_ && !wake.wait_for(lock, stop, store_.times().lease_renewal, [] {
+  std::unique_lock lock(wake_mutex_);
+  while (!revoked_ && !wake_.wait_for(lock, stop, store_.times().lease_renewal, [] {
     return false;
   }) && !stop.stop_requested()) {
     try {

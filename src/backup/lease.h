@@ -11,6 +11,7 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -88,6 +89,11 @@ class Lease {
   std::string text_;
   std::optional<Timestamp> last_;  // when the lease was put last, as far as it was looked at
   std::atomic<bool> revoked_ = false;
+
+  // Of the renewal alone: only a stop wakes it before its time. Here, since making them takes
+  // memory, and a thread that finds none ends the process.
+  std::mutex wake_mutex_;
+  std::condition_variable_any wake_;
 
   std::jthread renewal_;  // last, since it uses all the others
 };

@@ -54,7 +54,7 @@ class GatheredWriter {
   }
 
  private:
-  // Larger ones are no quicker.
+  // What each thread has in memory of the volume, beside a run of a pack.
   static constexpr std::uint64_t kWriteSize = kMiB;
 
   const int device_fd_;

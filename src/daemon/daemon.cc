@@ -176,7 +176,6 @@ std::string run_pool_adoption(const DaemonOptions& options) {
   }
   plan_adoption(pool_options);
 
-  block_stop_signals();
   start_log(options.log_file, options.log_format, options.log_level);
   const ListeningSocket socket(options.socket, options.socket_group);  // no daemon is at work
   make_directories(options.root);

@@ -49,8 +49,8 @@ std::shared_ptr<Job> Jobs::start(std::string kind, std::string object,
       spdlog::info("{} started", job->description());
       result = work(*job);
       spdlog::info("{} done", job->description());
-    } catch (const Error& error) {
-      failure = error;
+    } catch (Error& error) {
+      failure = std::move(error);  // a copy could find no memory
     } catch (const std::exception& error) {
       failure = Error(ErrorKind::kInternal, "{}", error.what());
     }
