@@ -12,7 +12,6 @@
 #include <vector>
 
 #include <nlohmann/json.hpp>
-#include <spdlog/spdlog.h>
 
 #include "backup/backup_record.h"
 #include "backup/destination.h"
@@ -216,12 +215,7 @@ constexpr std::array<Parser, 17> kParsers = {{{'s', size},
 }  // namespace
 }  // namespace convoy
 
-// libFuzzer's names (https://llvm.org/docs/LibFuzzer.html), and its types.
-extern "C" int LLVMFuzzerInitialize(int* /*count*/, char*** /*arguments*/) {
-  spdlog::set_level(spdlog::level::off);
-  return 0;
-}
-
+// libFuzzer's name (https://llvm.org/docs/LibFuzzer.html), and its types.
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   if (size == 0) return 0;
   for (const auto& parser : convoy::kParsers) {

@@ -223,47 +223,37 @@ Backups::Created Backups::create(const std::string& snapshot_reference, const St
   }
 }
 
-class Backups::BeingRestored {
+class Backups::Mark {
  public:
-  BeingRestored(Backups& backups, const Uuid& backup) : backups_(backups), backup_(backup) {
-    const std::lock_guard lock(backups_.lock_);
-    if (backups_.removing_.contains(backup_))
-      throw Error(ErrorKind::kBusy, "the backup is being deleted");
-    backups_.restoring_.insert(backup_);
+  // Throws kBusy, with this sentence, if the backup is among `others`.
+  Mark(std::mutex& mutex, std::multiset<Uuid>& marked, const std::multiset<Uuid>& others,
+       const Uuid& backup, const char* sentence)
+      : mutex_(mutex), marked_(marked), backup_(backup) {
+    const std::lock_guard lock(mutex_);
+    if (others.contains(backup_)) throw Error(ErrorKind::kBusy, "{}", sentence);
+    marked_.insert(backup_);
   }
-  BeingRestored(const BeingRestored&) = delete;
-  BeingRestored& operator=(const BeingRestored&) = delete;
-  ~BeingRestored() {
-    const std::lock_guard lock(backups_.lock_);
-    backups_.restoring_.erase(backups_.restoring_.find(backup_));
+  Mark(const Mark&) = delete;
+  Mark& operator=(const Mark&) = delete;
+  ~Mark() {
+    const std::lock_guard lock(mutex_);
+    marked_.erase(marked_.find(backup_));
   }
 
  private:
-  Backups& backups_;
+  std::mutex& mutex_;
+  std::multiset<Uuid>& marked_;
   const Uuid backup_;
 };
 
-class Backups::BeingRemoved {
- public:
-  BeingRemoved(Backups& backups, const Uuid& backup) : backups_(backups), backup_(backup) {
-    const std::lock_guard lock(backups_.lock_);
-    if (backups_.restoring_.contains(backup_)) {
-      throw Error(ErrorKind::kBusy,
-                  "a volume is being restored from this backup; wait for its end");
-    }
-    backups_.removing_.insert(backup_);
-  }
-  BeingRemoved(const BeingRemoved&) = delete;
-  BeingRemoved& operator=(const BeingRemoved&) = delete;
-  ~BeingRemoved() {
-    const std::lock_guard lock(backups_.lock_);
-    backups_.removing_.erase(backups_.removing_.find(backup_));
-  }
+Backups::Mark Backups::being_restored(const Uuid& backup) {
+  return {lock_, restoring_, removing_, backup, "the backup is being deleted"};
+}
 
- private:
-  Backups& backups_;
-  const Uuid backup_;
-};
+Backups::Mark Backups::being_removed(const Uuid& backup) {
+  return {lock_, removing_, restoring_, backup,
+          "a volume is being restored from this backup; wait for its end"};
+}
 
 Backups::Restored Backups::restore(const NewVolume& request, const StoreAddress& address,
                                    OnDamage on_damage, Job& job) {
@@ -280,7 +270,7 @@ Backups::Restored Backups::restore(const NewVolume& request, const StoreAddress&
                                                    job.stop_token(), damaged);
                            });
   }
-  const BeingRestored being_restored(*this, url.backup);
+  const Mark mark = being_restored(url.backup);
   const OpenStore open = open_store(url.destination, address);
   const BackupRecord record = read_backup(open.store, url.lineage, url.backup);
   const BackupSource& source = record.info.source;
@@ -305,7 +295,7 @@ Backups::Restored Backups::fill_new_volume(const NewVolume& request, const Backe
 VolumeView Backups::restore_into(const std::string& volume, const StoreAddress& address, Job& job) {
   const BackupUrl url = BackupUrl::parse(address.url);
   check_is_ours(url, "restore it to a volume of its own, by convoy create --backup");
-  const BeingRestored being_restored(*this, url.backup);
+  const Mark mark = being_restored(url.backup);
   const OpenStore open = open_store(url.destination, address);
   const BackupRecord record = read_backup(open.store, url.lineage, url.backup);
   const BackupSource& source = record.info.source;
@@ -433,7 +423,7 @@ Backups::Listed Backups::inspect(const StoreAddress& address) {
 void Backups::remove(const StoreAddress& address, Job& job) {
   const BackupUrl url = BackupUrl::parse(address.url);
   check_is_ours(url, "delete it with Convoy");
-  const BeingRemoved being_removed(*this, url.backup);
+  const Mark mark = being_removed(url.backup);
   const OpenStore open = open_store(url.destination, address);
   delete_backup(open.store, url.lineage, url.backup, report_to(job), job.stop_token());
   catalog_.forget_backup(url.backup);

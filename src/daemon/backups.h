@@ -149,10 +149,11 @@ class Backups {
   Volumes& volumes_;
   Destinations destinations_;
 
-  // Keeps this daemon from deleting a backup as long as it lives.
-  class BeingRestored;
-  // And from beginning to restore one that it deletes.
-  class BeingRemoved;
+  // While one lives, this daemon does not delete a backup that it restores, nor begin to restore
+  // one that it deletes. Throw kBusy.
+  class Mark;
+  Mark being_restored(const Uuid& backup);
+  Mark being_removed(const Uuid& backup);
 
   std::mutex lock_;
   std::multiset<Uuid> restoring_;

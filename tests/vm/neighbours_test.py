@@ -214,7 +214,7 @@ class Neighbours(PoolTest):
 
 
 class NothingLeft(Neighbours):
-    """In the long form only: without memory, the daemon may end in the middle, which is not mended yet (docs/reliability.md)."""
+    """In the long form only: what is refused for want of descriptors or memory, and what is done, is another thing in each run."""
 
     def pid(self) -> int:
         assert self.daemon.process
