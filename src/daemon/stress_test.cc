@@ -23,7 +23,7 @@
 #include "daemon/backups.h"
 #include "daemon/creations.h"
 #include "daemon/docker_plugin.h"
-#include "daemon/file_thin_pool.h"
+#include "volumes/file_thin_pool.h"
 #include "daemon/http_server.h"
 #include "daemon/jobs.h"
 #include "volumes/volumes.h"

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <memory>
-#include <span>
 #include <vector>
 
 #include <sys/uio.h>
@@ -13,37 +13,51 @@ struct io_uring;
 namespace convoy {
 
 struct RingRead {
+  enum class State { kUnderWay, kComplete, kFailed };
+
   std::uint64_t offset = 0;
   std::vector<iovec> pieces;  // filled one after the other, at most IOV_MAX
-  bool complete = false;      // every byte of them was read
+  // kComplete: every byte of them was read. A read that failed or came short is not tried again.
+  State state = State::kUnderWay;
 };
 
-// Reads them from `fd`, one after the other, and says of each whether it is complete. A read that
-// failed or came short is not tried again.
-void read_in_turn(int fd, std::span<RingRead> reads);
+// Reads `read` from `fd` while the caller waits.
+void read_at_once(int fd, RingRead& read);
 
 // Not thread-safe.
 class IoRing {
  public:
   // Has up to `depth` requests at the device at a time. Where the kernel has no io_uring, or
-  // refuses it to us (a container's seccomp, the sysctl io_uring_disabled), it is one at a time.
-  explicit IoRing(unsigned depth);
+  // refuses it to us (a container's seccomp, the sysctl io_uring_disabled), or refuses to go on
+  // with it, each read is made when it is waited for.
+  IoRing(int fd, unsigned depth);
   IoRing(const IoRing&) = delete;
   IoRing& operator=(const IoRing&) = delete;
+  // Waits for what the device has. What it does not have yet stays kUnderWay.
   ~IoRing();
 
-  // As read_in_turn, many at a time. If the kernel refuses to go on with that, the rest is read in
-  // turn.
-  void read(int fd, std::span<RingRead> reads);
+  // Asks for `read`, which begins at some call after this one. Until it is complete or failed, it
+  // and what its pieces point at stay where they are, or until this is destroyed.
+  void add(RingRead& read) { waiting_.push_back(&read); }
+
+  // Takes what the device has done and gives it more, without waiting for it.
+  void go_on();
+
+  // Returns when `read`, which was added, is not under way any more.
+  void wait_for(const RingRead& read);
 
  private:
-  std::size_t submitted() const;
-  void collect(std::span<RingRead> reads);
-  void give_up(std::span<RingRead> reads);
+  void fill();
+  void submit(unsigned wait_for);
+  void collect();
+  void drain(std::size_t left);
+  void give_up();
 
   std::unique_ptr<io_uring> ring_;  // none: the kernel gave us none
+  int fd_;
   unsigned depth_;
-  std::size_t in_flight_ = 0;
+  std::deque<RingRead*> waiting_;     // not given to the ring yet
+  std::vector<RingRead*> in_flight_;  // the ring's
 };
 
 }  // namespace convoy

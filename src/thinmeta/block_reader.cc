@@ -25,36 +25,11 @@ constexpr std::uint32_t checksum_xor(BlockKind kind) {
   return 0;  // there is no other
 }
 
-// An SSD is at its rate with as many; a disk's queue (NCQ) takes 32.
-constexpr unsigned kRequestsInFlight = 64;
+// An SSD is at its rate with as many (of 64, each takes an eighth longer); a disk's queue (NCQ)
+// takes 32.
+constexpr unsigned kRequestsInFlight = 128;
 // To make a ring takes as long as to read this many blocks from an SSD, one after the other.
 constexpr std::size_t kWorthARing = 8;
-
-// Blocks begin, begin + 1, ...
-struct Run {
-  std::uint64_t begin;
-  std::vector<std::shared_ptr<AlignedBuffer>> blocks;
-};
-
-std::vector<Run> runs_of(const std::vector<std::uint64_t>& sorted) {
-  std::vector<Run> runs;
-  for (const std::uint64_t number : sorted) {
-    if (runs.empty() || runs.back().begin + runs.back().blocks.size() != number)
-      runs.push_back({number, {}});
-    runs.back().blocks.push_back(std::make_shared<AlignedBuffer>(kBlockSize));
-  }
-  return runs;
-}
-
-std::vector<RingRead> reads_of(const std::vector<Run>& runs) {
-  std::vector<RingRead> reads(runs.size());
-  for (std::size_t i = 0; i < runs.size(); ++i) {
-    reads[i].offset = runs[i].begin * kBlockSize;
-    for (const auto& block : runs[i].blocks)
-      reads[i].pieces.push_back({block->bytes().data(), kBlockSize});
-  }
-  return reads;
-}
 
 }  // namespace
 
@@ -71,7 +46,7 @@ Block BlockReader::read(std::uint64_t number, BlockKind kind) {
     const auto content = std::make_shared<AlignedBuffer>(kBlockSize);
     read_exactly_at(device_.fd(), content->bytes(), number * kBlockSize);
     ++blocks_read_;
-    ++waits_;
+    ++round_trips_;
     block = content;
     remember(number, block);
   }
@@ -90,6 +65,8 @@ Block BlockReader::read(std::uint64_t number, BlockKind kind) {
 }
 
 Block BlockReader::find(std::uint64_t number) {
+  if (!under_way_.empty()) ring_->go_on();
+  if (const auto asked = asked_.find(number); asked != asked_.end()) finish(asked->second);
   if (const auto found = young_.find(number); found != young_.end()) return found->second;
   const auto found = old_.extract(number);
   if (!found) return nullptr;
@@ -103,28 +80,58 @@ void BlockReader::remember(std::uint64_t number, Block block) {
 }
 
 void BlockReader::read_ahead(std::vector<std::uint64_t> numbers) {
-  std::erase_if(numbers,
-                [&](std::uint64_t number) { return number >= end_ || is_in_memory(number); });
-  std::ranges::sort(numbers);
-  numbers.erase(std::ranges::unique(numbers).begin(), numbers.end());
+  std::erase_if(numbers, [&](std::uint64_t number) { return number >= end_ || is_ahead(number); });
   if (numbers.size() > kMaxAhead) numbers.resize(kMaxAhead);
   if (numbers.empty()) return;
-  ++waits_;
 
-  const std::vector<Run> runs = runs_of(numbers);
-  if (!ring_ && runs.size() >= kWorthARing) ring_ = std::make_unique<IoRing>(kRequestsInFlight);
-  std::vector<RingRead> reads = reads_of(runs);
-  if (ring_) {
-    ring_->read(device_.fd(), reads);
-  } else {
-    read_in_turn(device_.fd(), reads);
+  std::vector<std::pair<std::uint64_t, std::size_t>> sorted;
+  for (std::size_t turn = 0; turn < numbers.size(); ++turn)
+    sorted.emplace_back(numbers[turn], turn);
+  std::ranges::sort(sorted);
+  Runs runs;
+  for (const auto& [number, turn] : sorted) {
+    if (!runs.empty() && number < runs.back().end()) continue;  // asked for twice
+    if (runs.empty() || runs.back().end() != number) runs.push_back({number, turn});
+    Run& run = runs.back();
+    const auto& block = run.blocks.emplace_back(std::make_shared<AlignedBuffer>(kBlockSize));
+    run.read.pieces.push_back({block->bytes().data(), kBlockSize});
+    run.turn = std::min(run.turn, turn);
+    ++blocks_read_;
   }
-  for (std::size_t i = 0; i < runs.size(); ++i) {
-    if (!reads[i].complete) continue;
-    blocks_read_ += runs[i].blocks.size();
-    for (std::size_t k = 0; k < runs[i].blocks.size(); ++k)
-      remember(runs[i].begin + k, runs[i].blocks[k]);
+  runs.sort([](const Run& a, const Run& b) { return a.turn < b.turn; });
+  ++round_trips_;
+  begin(std::move(runs));
+}
+
+void BlockReader::begin(Runs runs) {
+  if (!ring_ && runs.size() >= kWorthARing)
+    ring_ = std::make_unique<IoRing>(device_.fd(), kRequestsInFlight);
+  while (!runs.empty()) {
+    const auto run = runs.begin();
+    run->read.offset = run->begin * kBlockSize;
+    if (ring_) {
+      ring_->add(run->read);
+    } else {
+      read_at_once(device_.fd(), run->read);
+    }
+    under_way_.splice(under_way_.end(), runs, run);
+    for (std::size_t i = 0; i < run->blocks.size(); ++i) asked_[run->begin + i] = run;
+    if (!ring_) finish(run);
   }
+  // What nobody has come for stays no longer than what somebody has.
+  while (asked_.size() > kMaxAhead) finish(under_way_.begin());
+  if (ring_) ring_->go_on();
+}
+
+// Its blocks are in memory then, or forgotten.
+void BlockReader::finish(Runs::iterator run) {
+  if (ring_) ring_->wait_for(run->read);
+  for (std::size_t i = 0; i < run->blocks.size(); ++i) {
+    asked_.erase(run->begin + i);
+    if (run->read.state == RingRead::State::kComplete)
+      remember(run->begin + i, std::move(run->blocks[i]));
+  }
+  under_way_.erase(run);
 }
 
 void BlockReader::limit_to(std::uint64_t end) {

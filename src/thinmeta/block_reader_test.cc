@@ -37,7 +37,7 @@ TEST(ReadAhead, TakesBlocksInAnyOrderAndReadsEachOnce) {
   reader.read_ahead(wanted);
   EXPECT_EQ(reader.blocks_read(), 51U);
   for (const std::uint64_t i : {99U, 50U, 51U, 1U, 99U}) {
-    EXPECT_TRUE(reader.is_in_memory(base + i));
+    EXPECT_TRUE(reader.is_ahead(base + i));
     EXPECT_EQ(first_key(reader, base + i), i);
   }
   reader.read_ahead({base + 1, base + 99});
@@ -62,8 +62,8 @@ TEST(ReadAhead, ForgetsWhatWasNotAskedForLately) {
   read_generation(1);
   EXPECT_EQ(first_key(reader, base), 0U);
   read_generation(2);
-  EXPECT_TRUE(reader.is_in_memory(base));
-  EXPECT_FALSE(reader.is_in_memory(base + 1));
+  EXPECT_TRUE(reader.is_ahead(base));
+  EXPECT_FALSE(reader.is_ahead(base + 1));
   EXPECT_EQ(first_key(reader, base + 1), 1U);
 }
 
@@ -89,7 +89,7 @@ TEST(ReadAhead, LeavesDamageToTheRead) {
   reader.read_ahead({base + 2});
   EXPECT_EQ(first_key(reader, base), 0U);
   EXPECT_THROW(first_key(reader, base + 1), Error);
-  EXPECT_FALSE(reader.is_in_memory(base + 2));
+  EXPECT_FALSE(reader.is_ahead(base + 2));
   EXPECT_THROW(first_key(reader, base + 2), Error);
 }
 

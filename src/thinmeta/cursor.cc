@@ -44,8 +44,13 @@ void TreeCursor::skip() {
     head_.reset();
     return;
   }
-  ++path_.back().index;
-  find_head();
+  Position& position = path_.back();
+  ++position.index;
+  if (position.index < position.node.size()) {
+    head_->key = position.node.key(position.index);
+  } else {
+    find_head();
+  }
 }
 
 void TreeCursor::open() {
@@ -62,7 +67,7 @@ void TreeCursor::open() {
 
 void TreeCursor::open_with_siblings() {
   const auto rest = siblings(level());
-  if (rest && !reader_->is_in_memory(subtree())) {
+  if (rest && !reader_->is_ahead(subtree())) {
     std::vector<std::uint64_t> blocks;
     blocks.reserve(rest->subtrees.size());
     for (const Siblings::Subtree& sibling : rest->subtrees) blocks.push_back(sibling.block);

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <compare>
 #include <cstdint>
-#include <unordered_set>
+#include <iterator>
 #include <vector>
 
 #include "base/error.h"
@@ -78,83 +78,153 @@ std::vector<Subtree> subtrees_of(const Siblings& siblings, std::uint64_t end) {
   return subtrees;
 }
 
-// Those below nodes that are in memory, as far as they end at `end`: the other tree may have one
-// that reaches beyond in a node that was not looked at. None of a damaged node, which the walk
-// comes upon.
-std::vector<Subtree> subtrees_below(BlockReader& reader, const Tree& tree,
-                                    const std::vector<Subtree>& parents, std::uint64_t end) {
-  std::vector<Subtree> subtrees;
-  for (const Subtree& parent : parents) {
-    if (!reader.is_in_memory(parent.block)) continue;
+// Subtrees of each of two trees, in the order of their keys.
+struct Difference {
+  std::vector<Subtree> ours;
+  std::vector<Subtree> theirs;
+
+  std::size_t size() const { return ours.size() + theirs.size(); }
+};
+
+// What both have goes.
+void remove_shared(Difference& difference) {
+  const auto blocks_of = [](const std::vector<Subtree>& subtrees) {
+    std::vector<std::uint64_t> blocks(subtrees.size());
+    std::ranges::transform(subtrees, blocks.begin(), &Subtree::block);
+    std::ranges::sort(blocks);
+    return blocks;
+  };
+  const auto our_blocks = blocks_of(difference.ours);
+  const auto their_blocks = blocks_of(difference.theirs);
+  const auto remove = [](std::vector<Subtree>& subtrees, const std::vector<std::uint64_t>& blocks) {
+    std::erase_if(subtrees, [&](const Subtree& subtree) {
+      return std::ranges::binary_search(blocks, subtree.block);
+    });
+  };
+  remove(difference.ours, their_blocks);
+  remove(difference.theirs, our_blocks);
+}
+
+// Reads ahead for a walk through two trees: what only one of them has, as far as the nodes on the
+// way tell.
+class AheadOfWalk {
+ public:
+  explicit AheadOfWalk(BlockReader& reader) : reader_(reader) {}
+
+  // `cursor` will open the subtree that is its head. Its siblings are read together with it. If
+  // `other` is at the same place, as in trees of which one is a snapshot of the other, then also
+  // what is below them; else it can't be told what is shared there.
+  void read(const TreeCursor& cursor, const TreeCursor* other) {
+    if (reader_.is_ahead(cursor.subtree())) return;
+    const std::optional<Siblings> siblings = cursor.siblings(cursor.level());
+    if (!siblings) return;
+    if (other == nullptr || other->at_end())
+      return ask_for({subtrees_of(*siblings, siblings->end), {}});
+    const auto others = other->siblings(cursor.level());
+    if (!others) return ask_for({subtrees_of(*siblings, other->key()), {}});
+    const std::uint64_t end = std::min(siblings->end, others->end);
+    Difference difference = {subtrees_of(*siblings, end), subtrees_of(*others, end)};
+    remove_shared(difference);
+    const bool same_place = other->level() == cursor.level() && other->key() == cursor.key();
+    if (cursor.level() > 1 && same_place) {
+      read_with_lower_levels(std::move(difference), cursor, *other);
+    } else {
+      ask_for(difference);
+    }
+  }
+
+ private:
+  // Where changes are scattered, a node leads to one or two that differ, and each would be a wait
+  // of its own. So many nodes' children are looked at that there are about as many in the end as
+  // the reader keeps for us.
+  void read_with_lower_levels(Difference difference, const TreeCursor& cursor,
+                              const TreeCursor& other) {
+    if (difference.ours.size() > width_) difference.ours.resize(width_);
+    if (difference.theirs.size() > width_) difference.theirs.resize(width_);
+    ask_for(difference);
+    bool has_more = false;
+    for (unsigned level = cursor.level() - 1; level > 0; --level) {
+      difference = below(difference, cursor.tree(), other.tree(), has_more);
+      ask_for(difference);
+    }
+    width_ = has_more ? std::max(width_ / 4, kMinWidth) : std::min(2 * width_, kMaxWidth);
+  }
+
+  // What differs below nodes of the two trees, up to kMaxBelow; then `has_more` is set.
+  Difference below(const Difference& parents, const Tree& tree, const Tree& other_tree,
+                   bool& has_more) {
+    Difference all;
+    auto ours = parents.ours.begin();
+    auto theirs = parents.theirs.begin();
+    while (ours != parents.ours.end() && theirs != parents.theirs.end()) {
+      // As many of each as make them end together: then what they share is below them in both.
+      Difference part;
+      add_children(part.ours, tree, *ours);
+      add_children(part.theirs, other_tree, *theirs);
+      while (ours->keys.end != theirs->keys.end) {
+        if (ours->keys.end < theirs->keys.end) {
+          if (++ours == parents.ours.end()) return all;
+          add_children(part.ours, tree, *ours);
+        } else {
+          if (++theirs == parents.theirs.end()) return all;
+          add_children(part.theirs, other_tree, *theirs);
+        }
+      }
+      ++ours;
+      ++theirs;
+      remove_shared(part);
+      if (all.size() + part.size() > kMaxBelow) {
+        has_more = true;
+        return all;
+      }
+      all.ours.insert(all.ours.end(), part.ours.begin(), part.ours.end());
+      all.theirs.insert(all.theirs.end(), part.theirs.begin(), part.theirs.end());
+    }
+    return all;
+  }
+
+  // None of a damaged node, which the walk comes upon.
+  void add_children(std::vector<Subtree>& children, const Tree& tree, const Subtree& parent) {
+    if (!reader_.is_ahead(parent.block)) return;
     try {
-      const Node node = Node::read(reader, tree, parent.block, parent.keys, NodeKind::kInner);
-      for (std::size_t i = 0; i < node.size() && node.child_range(i).end <= end; ++i)
-        subtrees.push_back({node.child(i), node.child_range(i)});
+      const Node node = Node::read(reader_, tree, parent.block, parent.keys, NodeKind::kInner);
+      for (std::size_t i = 0; i < node.size(); ++i)
+        children.push_back({node.child(i), node.child_range(i)});
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kCorrupt) throw;
     }
   }
-  return subtrees;
-}
 
-void remove_shared(std::vector<Subtree>& ours, std::vector<Subtree>& theirs) {
-  const auto blocks_of = [](const std::vector<Subtree>& subtrees) {
-    std::unordered_set<std::uint64_t> blocks;
-    for (const Subtree& subtree : subtrees) blocks.insert(subtree.block);
-    return blocks;
-  };
-  const auto our_blocks = blocks_of(ours);
-  const auto their_blocks = blocks_of(theirs);
-  std::erase_if(ours, [&](const Subtree& it) { return their_blocks.contains(it.block); });
-  std::erase_if(theirs, [&](const Subtree& it) { return our_blocks.contains(it.block); });
-}
-
-void read_ahead(BlockReader& reader, const std::vector<Subtree>& ours,
-                const std::vector<Subtree>& theirs) {
-  std::vector<std::uint64_t> blocks;
-  for (const auto* const subtrees : {&ours, &theirs})
-    for (const Subtree& subtree : *subtrees) blocks.push_back(subtree.block);
-  if (blocks.size() > 1) reader.read_ahead(std::move(blocks));
-}
-
-// Where changes are scattered, a node leads to one or two that differ, and each would be a wait of
-// its own. More than so many are left to their parents, which have enough of them then; and a few
-// levels of so many stay in the reader's memory until the walk is there.
-constexpr std::size_t kMaxBelow = BlockReader::kMaxAhead / 2;
-
-// `cursor` will open the subtree that is its head. What the walk will read of its siblings is read
-// together with it: what the other tree does not have, as far as its nodes on the way tell. If both
-// are at the same place, as in trees of which one is a snapshot of the other, then also what is
-// below them; else it can't be told what is shared there.
-void read_ahead(BlockReader& reader, const TreeCursor& cursor, const TreeCursor* other) {
-  if (reader.is_in_memory(cursor.subtree())) return;
-  const std::optional<Siblings> siblings = cursor.siblings(cursor.level());
-  if (!siblings) return;
-  if (other == nullptr || other->at_end())
-    return read_ahead(reader, subtrees_of(*siblings, siblings->end), {});
-  const auto others = other->siblings(cursor.level());
-  if (!others) return read_ahead(reader, subtrees_of(*siblings, other->key()), {});
-  const std::uint64_t end = std::min(siblings->end, others->end);
-  std::vector<Subtree> ours = subtrees_of(*siblings, end);
-  std::vector<Subtree> theirs = subtrees_of(*others, end);
-  remove_shared(ours, theirs);
-  read_ahead(reader, ours, theirs);
-  if (other->level() != cursor.level() || other->key() != cursor.key()) return;
-  for (unsigned level = cursor.level() - 1; level > 0; --level) {
-    ours = subtrees_below(reader, cursor.tree(), ours, end);
-    theirs = subtrees_below(reader, other->tree(), theirs, end);
-    remove_shared(ours, theirs);
-    if (ours.size() + theirs.size() > kMaxBelow) return;
-    read_ahead(reader, ours, theirs);
+  // In the order in which the walk comes to them.
+  void ask_for(const Difference& difference) {
+    std::vector<Subtree> subtrees;
+    std::ranges::merge(
+        difference.ours, difference.theirs, std::back_inserter(subtrees), {},
+        [](const Subtree& subtree) { return subtree.keys.begin; },
+        [](const Subtree& subtree) { return subtree.keys.begin; });
+    std::vector<std::uint64_t> blocks(subtrees.size());
+    std::ranges::transform(subtrees, blocks.begin(), &Subtree::block);
+    if (blocks.size() > 1) reader_.read_ahead(std::move(blocks));
   }
-}
+
+  // A few levels of so many stay in the reader's memory until the walk is there.
+  static constexpr std::size_t kMaxBelow = BlockReader::kMaxAhead / 2;
+  // A node has at most as many children; and with fewer than the least, each is a wait again.
+  static constexpr std::size_t kMaxWidth = 252;
+  static constexpr std::size_t kMinWidth = 4;
+
+  BlockReader& reader_;
+  // Of how many neighbours the children are looked at: few where all differs, for the rest would be
+  // forgotten until the walk is there.
+  std::size_t width_ = kMaxWidth;
+};
 
 // Two trees, walked side by side.
 class PairWalk {
  public:
   PairWalk(BlockReader& reader, const Tree& first, const Tree& second, Same same,
            const std::function<void(const BlockPair&)>& visit)
-      : reader_(reader),
+      : ahead_(reader),
         first_(reader, first),
         second_(reader, second),
         same_(same),
@@ -216,12 +286,12 @@ class PairWalk {
     if (same_ == Same::kVisited) {
       cursor.open_with_siblings();
     } else {
-      read_ahead(reader_, cursor, other);
+      ahead_.read(cursor, other);
       cursor.open();
     }
   }
 
-  BlockReader& reader_;
+  AheadOfWalk ahead_;
   TreeCursor first_;
   TreeCursor second_;
   Same same_;

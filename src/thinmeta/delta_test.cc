@@ -204,11 +204,11 @@ TEST(Delta, ReadsScatteredChangesTogether) {
   image.finish();
   Metadata metadata = image.open();
   const std::uint64_t blocks = metadata.blocks_read();
-  const std::uint64_t waits = metadata.waits();
+  const std::uint64_t round_trips = metadata.round_trips();
   EXPECT_EQ(delta_of(metadata, 1, 2).size(), kInner);
   EXPECT_GE(metadata.blocks_read() - blocks, 4 * kInner);
   // The way down to the first leaf of each tree, and two for all others.
-  EXPECT_LE(metadata.waits() - waits, 10U);
+  EXPECT_LE(metadata.round_trips() - round_trips, 10U);
 }
 
 // --- Random histories ----------------------------------------------------------------------------

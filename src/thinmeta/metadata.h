@@ -88,10 +88,10 @@ class Metadata {
   // How many blocks of 4 KiB the metadata device has.
   std::uint64_t device_blocks() const { return reader_.device_blocks(); }
 
-  // How many blocks of 4 KiB were read since construction began.
+  // How many blocks of 4 KiB the device was asked for since construction began.
   std::uint64_t blocks_read() const { return reader_.blocks_read(); }
-  // And how many times it waited for them: once for all that are read together.
-  std::uint64_t waits() const { return reader_.waits(); }
+  // And how many times it was asked: once for all that are read together.
+  std::uint64_t round_trips() const { return reader_.round_trips(); }
 
  private:
   thinmeta::Tree mapping_tree(std::uint32_t thin_id);

@@ -36,14 +36,6 @@ Node::Node(Block block, KeyRange promised) : block_(std::move(block)), promised_
   kind_ = header.header.flags == kLeafNode ? NodeKind::kLeaf : NodeKind::kInner;
 }
 
-std::uint64_t Node::key(std::size_t index) const {
-  return struct_at<Le64>(block_->bytes(), sizeof(DiskNodeHeader) + index * kKeySize);
-}
-
-std::size_t Node::value_offset(std::size_t index) const {
-  return sizeof(DiskNodeHeader) + max_entries_ * kKeySize + index * value_size_;
-}
-
 KeyRange Node::child_range(std::size_t index) const {
   return {key(index), index + 1 < entries_ ? key(index + 1) : promised_.end};
 }

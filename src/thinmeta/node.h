@@ -46,7 +46,9 @@ class Node {
   std::size_t size() const { return entries_; }
 
   // Strictly ascending.
-  std::uint64_t key(std::size_t index) const;
+  std::uint64_t key(std::size_t index) const {
+    return struct_at<Le64>(block_->bytes(), sizeof(DiskNodeHeader) + index * kKeySize);
+  }
 
   // Of a leaf; Value has the tree's value size.
   template <typename Value>
@@ -64,7 +66,9 @@ class Node {
  private:
   Node(Block block, KeyRange promised);
 
-  std::size_t value_offset(std::size_t index) const;
+  std::size_t value_offset(std::size_t index) const {
+    return sizeof(DiskNodeHeader) + max_entries_ * kKeySize + index * value_size_;
+  }
   void verify_kind(std::optional<NodeKind> expected) const;
   void verify_header(const Tree& tree) const;
   void verify_keys() const;

@@ -17,6 +17,7 @@
 
 #include "base/digest.h"
 #include "base/error.h"
+#include "base/limits.h"
 #include "devmapper/thin_pool.h"
 #include "sys/file.h"
 #include "sys/unique_fd.h"
