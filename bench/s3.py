@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""Backups in S3 with growing distances to the server, beside restic, and rclone, which only copies the same bytes.
+"""Backups in S3 with growing distances to the server, beside restic, and rclone, which only copies the same bytes;
+and, as a floor, rclone copying what ours has stored.
 
   s3.py            what ./dev bench s3 runs, on an image of 600 MiB and more of this machine's /usr
   s3.py MEGABYTES  on another one
@@ -122,17 +123,36 @@ class Restic:
         return run("restic", "--quiet", "-r", self.repository, *words)[1]
 
 
+def rclone_place(way: Way, name: str) -> str:
+    return f":s3,provider=Other,env_auth,region=us-east-1,force_path_style,endpoint='http://127.0.0.1:{way.port}':bench/{name}"
+
+
 class Rclone:
     name = "rclone"
 
     def __init__(self, way: Way, number: int) -> None:
-        self.place = f":s3,provider=Other,env_auth,region=us-east-1,force_path_style,endpoint='http://127.0.0.1:{way.port}':bench/rclone-{number}"
+        self.place = rclone_place(way, f"rclone-{number}")
 
     def create(self) -> str:
         return run("rclone", "copyto", "full.img", f"{self.place}/image")[1]
 
     def restore(self) -> str:
         return run("rclone", "copyto", f"{self.place}/image", fresh("rclone-restored") / "image")[1]
+
+
+class Floor:
+    """What ours stores, put there by a program that does nothing else, in as many requests."""
+
+    name = "floor"
+
+    def __init__(self, way: Way, number: int) -> None:
+        self.store = fresh("floor-store")
+        run(ENGINE, "create", "full.img", self.store)
+        self.place = rclone_place(way, f"floor-{number}")
+
+    def create(self) -> str:
+        options = ["--transfers", "8", "--s3-upload-cutoff", "1G", "--s3-disable-checksum", "--s3-no-check-bucket", "--s3-no-head"]
+        return run("rclone", "copy", "--no-traverse", *options, self.store, self.place)[1]
 
 
 STEPS = {
@@ -165,7 +185,7 @@ def main() -> None:
     print(f"{'':29}" + "".join(f"{f'{latency} ms more':>18}" for latency in LATENCIES), flush=True)
     taken: dict[tuple[str, str, int], Measured] = {}
     with ways_to_a_server() as ways:
-        for program in (Ours, Restic, Rclone):
+        for program in (Ours, Restic, Rclone, Floor):
             made = {}
             for latency, way in ways.items():
                 use(way)
@@ -189,9 +209,10 @@ def main() -> None:
         row(f"list of {BACKUPS}", Ours.name, [taken["list", Ours.name, latency] for latency in LATENCIES])
 
     print()
-    full = {(name, latency): taken["create", name, latency].seconds for name in ("convoy", "restic") for latency in LATENCIES}
+    full = {(name, latency): taken["create", name, latency].seconds for name in ("convoy", "restic", "floor") for latency in LATENCIES}
     report("full backup at 20 ms, times that at 0", 1.2, full["convoy", 20] / full["convoy", 0])
     report("full backup at 20 ms, restic times ours", -3, full["restic", 20] / full["convoy", 20])
+    report("full backup at 20 ms, times the floor", 1.2, full["convoy", 20] / full["floor", 20])
     report("requests of an unchanged backup", 12, taken["unchanged", "convoy", 0].requests)
     report(f"list of {BACKUPS} backups at 20 ms, seconds", 5, taken["list", "convoy", 20].seconds)
 

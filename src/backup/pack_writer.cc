@@ -11,7 +11,7 @@ PackWriter::PackWriter(ObjectStore& objects, const Uuid& lineage, const PackName
       spare_(kPackTargetSize + 2 * kMaxChunkSize),
       frames_(spare_.take()),
       puts_(
-          puts_at_once, puts_at_once + 1,
+          puts_at_once, puts_at_once,
           [&objects](Pack& pack, unsigned) { objects.put(pack.key, pack.bytes); },
           [this](Pack& pack) { spare_.put_back(std::move(pack.bytes)); }) {}
 

@@ -16,7 +16,7 @@
 namespace convoy {
 
 // Holds a pack that is being filled and those that are on their way to the store, one for each of
-// its threads and one that waits for them. Used by one thread at a time.
+// its threads. Used by one thread at a time.
 class PackWriter {
  public:
   // Writes packs "<first.backup>-<n>" of one kind, n counting from first.number, into the lineage,
