@@ -14,7 +14,12 @@ PoolWatch::PoolWatch(Volumes& volumes)
           } catch (const std::exception& error) {
             spdlog::warn("how full the pool is can't be told: {}", error.what());
           }
-          events_.wait(kPoolWatchInterval, stop);
+          try {
+            events_.wait(kPoolWatchInterval, stop);
+          } catch (const std::exception& error) {
+            spdlog::warn("the pool's events can't be waited for: {}", error.what());
+            std::this_thread::sleep_for(std::chrono::seconds(1));
+          }
         }
       }) {}
 
