@@ -321,6 +321,13 @@ Volumes::Replacement Volumes::begin_replacement(std::string_view reference,
   }
   check_not_mounted(volume);
   require_active(volume);
+  // Else the exchange would fail, when all is restored.
+  if (is_held(pool_.device_path(volume.name))) {
+    throw Error(ErrorKind::kBusy,
+                "volume '{}' is in use: it is mounted in another mount namespace, as a container "
+                "has one, or another device is built on it; end that first",
+                volume.name);
+  }
   require_room(pool_.status());
   VolumeRow copy = volume;
   copy.uuid = Uuid::random();

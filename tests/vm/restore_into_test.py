@@ -10,7 +10,7 @@ import time
 import unittest
 from pathlib import Path
 
-from support import MIB, PoolTest, backup_create, convoy, convoy_error, convoy_json, device_digest, dm_devices, docker, snapshot_device
+from support import MIB, PoolTest, backup_create, convoy, convoy_error, convoy_json, device_digest, dm_devices, docker, run, snapshot_device
 
 
 
@@ -93,9 +93,22 @@ class RestoreInto(PoolTest):
         convoy("create", "other", "--size", "512M", "--fs", "xfs")
         self.assertIn("has the file system xfs", convoy_error("restore", self.backup, "--into", "other"))
         self.assertIn("no volume 'x'", convoy_error("restore", self.backup, "--into", "x"))
-        with open(convoy_json("inspect", "db")["DriverInfo"]["Device"], "rb"):
+        device = convoy_json("inspect", "db")["DriverInfo"]["Device"]
+        with open(device, "rb"):  # seen when all is restored
             self.assertIn("is in use", convoy_error("restore", self.backup, "--into", "db"))
         self.assertEqual(self.digest(), self.after)
+
+    def test_a_volume_that_is_mounted_elsewhere_is_refused_at_once(self) -> None:
+        device = convoy_json("inspect", "db")["DriverInfo"]["Device"]
+        elsewhere = subprocess.Popen(
+            ["unshare", "--mount", "sh", "-c", 'mount "$0" /mnt && echo mounted && read line', device],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self.addCleanup(elsewhere.communicate, "\n")
+        self.assertEqual(elsewhere.stdout.readline(), "mounted\n")
+        before = run("dmsetup", "status", "convoy-pool").stdout
+        self.assertIn("in another mount namespace", convoy_error("restore", self.backup, "--into", "db"))
+        self.assertEqual(run("dmsetup", "status", "convoy-pool").stdout, before)  # nothing was made
 
     def start(self) -> subprocess.Popen:
         restore = subprocess.Popen(["convoy", "restore", self.backup, "--into", "db"], stdout=subprocess.PIPE, text=True)
