@@ -8,6 +8,7 @@
 #include <fmt/chrono.h>
 #include <spdlog/spdlog.h>
 
+#include "base/crash_point.h"
 #include "base/error.h"
 #include "base/limits.h"
 #include "catalog/catalog_copy.h"
@@ -49,6 +50,7 @@ class NewCatalog {
     fsync_file(open_file(file_, O_RDONLY).get(), file_);
     std::filesystem::rename(file_, target_);
     fsync_directory(target_.parent_path());
+    crash_point("file renamed");
   }
 
  private:
@@ -345,8 +347,9 @@ void put_aside(const std::filesystem::path& catalog) {
                                          fmt::gmtime(std::chrono::system_clock::to_time_t(now())));
   for (const char* const part : {"", "-wal"}) {
     const std::filesystem::path file = catalog.native() + part;
-    if (std::filesystem::exists(file))
-      std::filesystem::rename(file, catalog.native() + suffix + part);
+    if (!std::filesystem::exists(file)) continue;
+    std::filesystem::rename(file, catalog.native() + suffix + part);
+    crash_point("file renamed");
   }
   std::filesystem::remove(catalog.native() + "-shm");
   fsync_directory(catalog.parent_path());

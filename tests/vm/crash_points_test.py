@@ -21,16 +21,18 @@ from pathlib import Path
 
 from promises import check_nothing_is_left, files_of, sync_file_system
 from support import (
-    DATA, LOG, META, MIB, ROOT, UNDONE_CREATE, Daemon, NotStarted, allow_kernel, convoy, convoy_json, docker, file_digests, pool_options,
-    remove_tree, shut_down_pool, snapshot_device, thin_check, wipe,
+    DATA, LOG, META, MIB, ROOT, SOCKET, UNDONE_CREATE, Daemon, NotStarted, allow_kernel, convoy, convoy_json, docker, file_digests,
+    pool_options, remove_tree, run, shut_down_pool, snapshot_device, thin_check, wipe,
 )
 
 BUILD = Path(os.environ["CONVOY_BUILD_DIR"])
+CRASHING = BUILD / "bin/crashing_daemon"
 LONG = bool(os.environ.get("CONVOY_TEST_LONG"))
 SEED = int(os.environ.get("CONVOY_SEED") or random.randrange(1000))
 EVERY = 1 if LONG else 6  # one of so many points
 RECOVERIES = ("undisturbed", "killed") if LONG else ("undisturbed",)
 
+CATALOG = ROOT / "catalog.db"
 CRASH, PASSED = Path("/run/convoy-crash"), Path("/run/convoy-crash.passed")
 NEVER = 1 << 30
 
@@ -172,8 +174,8 @@ class CrashPoints(unittest.TestCase):
         self.daemon: Daemon | None = None
         self.addCleanup(self.tear_down)
 
-    def start(self) -> None:
-        self.daemon = Daemon(pool=pool_options(), program=BUILD / "bin/crashing_daemon")
+    def start(self, data: str = DATA) -> None:
+        self.daemon = Daemon(pool=pool_options(data), program=CRASHING)
         (ROOT / "devicemapper/mounts").mkdir(parents=True, exist_ok=True)  # which the first mount would make, and no other
 
     def tear_down(self) -> None:
@@ -292,15 +294,89 @@ class CrashPoints(unittest.TestCase):
 
     def test_a_start_after_a_reboot(self) -> None:
         self.start()
+        self.make_some()
+        self.check_starts(self.go_down, self.daemon.start)
+        self.clear_away()
+
+    def go_down(self) -> None:
+        if self.daemon.process:
+            self.daemon.stop()
+        shut_down_pool()
+
+    def make_some(self) -> None:
         create_with_files("one", "two")
         snapshot("s1")
         create("other")
 
-        def reboot() -> None:
-            self.daemon.stop()
-            shut_down_pool()
+    def test_an_adoption_and_the_start_after_it(self) -> None:
+        self.start()
+        self.make_some()
 
-        self.check_starts(reboot, self.daemon.start)
+        def ready() -> None:
+            self.go_down()
+            remove_tree(ROOT)
+
+        def start() -> None:
+            if not CATALOG.exists():
+                adopted = run(CRASHING, "--socket", SOCKET, "pool", "adopt", "--root", ROOT, *pool_options(), check=False)
+                if adopted.returncode != 0:
+                    raise NotStarted(adopted.returncode, adopted.stderr)
+            self.daemon.start()
+
+        self.check_starts(ready, start)
+        self.clear_away()
+
+    def test_a_start_whose_catalog_is_damaged(self) -> None:
+        self.start()
+        self.make_some()
+        convoy("umount", "db")
+        self.daemon.stop()  # which brings the copy up to date
+
+        def ready() -> None:
+            self.go_down()
+            CATALOG.write_bytes(b"damaged" * 1000)
+
+        self.check_starts(ready, self.daemon.start)
+        self.assertTrue(list(ROOT.glob("catalog.db.broken-*")))
+        self.clear_away()
+
+    def test_growing_the_pool(self) -> None:
+        file = Path("/tmp/data")
+        file.touch()
+        os.truncate(file, size := 256 * MIB)
+        self.addCleanup(file.unlink)
+        loop = run("losetup", "--find", "--show", file).stdout.strip()
+        self.addCleanup(run, "losetup", "--detach", loop)
+        self.start(loop)
+        create_with_files("one")
+        before = self.visible()
+
+        def enlarge() -> int:
+            os.truncate(file, size + 32 * MIB)
+            run("losetup", "--set-capacity", loop)
+            return size + 32 * MIB
+
+        def pool_size() -> int:
+            return int(convoy_json("info")["devicemapper"]["ThinpoolSize"])
+
+        operation = Operation(nothing, lambda: convoy("pool", "grow"))
+        size = enlarge()
+        arm(NEVER)
+        operation.act()
+        points = passed()
+        self.assertGreater(len(points), 1)
+        for point in range(1, len(points) + 1):
+            with self.subTest(point=point):
+                old, size = size, enlarge()
+                where, answered = self.crash(operation, point)
+                self.daemon.start()
+                self.assertIn(pool_size(), [size] if answered else [old, size])
+                if pool_size() == old:
+                    operation.act()
+                self.assertEqual(pool_size(), size)
+                self.assertEqual(self.visible(), before)
+                self.check_nothing_is_left()
+                print(f"growing the pool: killed at {point} of {len(points)}, {where}", flush=True)
         self.clear_away()
 
     def recover(self, recovery: str) -> int:
