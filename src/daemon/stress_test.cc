@@ -23,9 +23,9 @@
 #include "daemon/backups.h"
 #include "daemon/creations.h"
 #include "daemon/docker_plugin.h"
-#include "volumes/file_thin_pool.h"
 #include "daemon/http_server.h"
 #include "daemon/jobs.h"
+#include "volumes/file_thin_pool.h"
 #include "volumes/volumes.h"
 
 namespace convoy {
