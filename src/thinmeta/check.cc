@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "thinmeta/disk_format.h"
 #include "thinmeta/node.h"
+#include "thinmeta/space_map.h"
 #include "thinmeta/trees.h"
 
 namespace convoy::thinmeta {
@@ -151,10 +152,6 @@ class Checker {
     std::unordered_map<std::uint64_t, std::uint32_t> overflows;  // counts of 3 and more
   };
 
-  static std::uint64_t bitmaps_of(const SpaceMapRoot& root) {
-    return (root.blocks + kBlocksPerBitmap - 1) / kBlocksPerBitmap;
-  }
-
   void check_space_maps() {
     observer_.begin("space map counts");
     if (superblock_.held_root != 0) {
@@ -199,20 +196,8 @@ class Checker {
   }
 
   void read_index_block(SpaceMap& map) {
-    const std::uint64_t block = map.root->bitmap_root;
-    metadata_counts_.add(block);
-    with_context(fmt::format("index of the {} space map, block {}", map.name, block), [&] {
-      const Block index = reader_.read(block, BlockKind::kBitmapIndex);
-      const std::uint64_t count = bitmaps_of(*map.root);
-      if (count > kBitmapsOfMetadata) {
-        throw Error(ErrorKind::kCorrupt, "it would need {} bitmaps, and has room for {}", count,
-                    kBitmapsOfMetadata);
-      }
-      for (std::size_t i = 0; i < count; ++i) {
-        const std::size_t offset = sizeof(DiskBlockHeader) + i * sizeof(DiskBitmapEntry);
-        map.bitmaps.push_back(struct_at<DiskBitmapEntry>(index->bytes(), offset).block);
-      }
-    });
+    metadata_counts_.add(map.root->bitmap_root);
+    map.bitmaps = read_bitmap_index(reader_, *map.root);
   }
 
   void read_overflows(SpaceMap& map) {
@@ -241,14 +226,10 @@ class Checker {
       reader_.read_ahead({begin, begin + std::min<std::ptrdiff_t>(left, kBitmapsAhead)});
     }
     const Block bitmap = reader_.read(map.bitmaps[index], BlockKind::kBitmap);
-    const auto bits = bitmap->bytes().subspan(sizeof(DiskBlockHeader));
     const std::uint64_t begin = index * kBlocksPerBitmap;
     const std::uint64_t end = std::min(begin + kBlocksPerBitmap, map.root->blocks);
     for (std::uint64_t block = begin; block < end; ++block) {
-      const std::uint64_t in_bitmap = block - begin;
-      const auto byte = std::to_integer<unsigned>(bits[in_bitmap / 4]);
-      const unsigned pair = byte >> (in_bitmap % 4 * 2) & 3U;
-      std::uint32_t count = (pair & 1U) << 1U | pair >> 1U;
+      std::uint32_t count = count_in_bitmap(*bitmap, block - begin);
       if (count == kCountInTree) {
         const auto overflow = map.overflows.find(block);
         if (overflow == map.overflows.end())

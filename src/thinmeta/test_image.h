@@ -100,7 +100,11 @@ class TestImage {
     superblock.metadata_block_sectors = 8;
     superblock.data_space_map.blocks = kDataBlocks;
     const std::uint64_t index = allocate();
+    bitmap_ = allocate();
+    *reinterpret_cast<DiskBitmapEntry*>(&block(index)[sizeof(DiskBlockHeader)]) = {
+        .block = bitmap_, .free = {}, .none_free_before = {}};
     seal(index, kBitmapIndexChecksumXor);
+    seal(bitmap_, kBitmapChecksumXor);
     at<DiskSuperblock>(kSuperblockNumber).metadata_space_map.bitmap_root = index;
     finish();
   }
@@ -190,8 +194,19 @@ class TestImage {
     seal(kSuperblockNumber, kSuperblockChecksumXor);
   }
 
+  // In the metadata's space map, in which nothing else is counted: how often one of the first
+  // blocks is referred to; 3 stands for more.
+  void count(std::uint64_t number, unsigned references) {
+    const unsigned pair = (references & 1U) << 1U | references >> 1U;
+    auto& bits = block(bitmap_)[sizeof(DiskBlockHeader) + number / 4];
+    bits &= ~(std::byte{3} << (number % 4 * 2));
+    bits |= std::byte(pair << (number % 4 * 2));
+    seal(bitmap_, kBitmapChecksumXor);
+  }
+  std::uint64_t bitmap() const { return bitmap_; }
+
   // What the kernel does for reserve_metadata_snap: a copy of the superblock, written as a block of
-  // its own.
+  // its own, and counted.
   std::uint64_t hold() {
     const std::uint64_t number = allocate();
     auto& copy = at<DiskSuperblock>(number);
@@ -201,6 +216,7 @@ class TestImage {
     seal(number, kSuperblockChecksumXor);
     at<DiskSuperblock>(kSuperblockNumber).held_root = number;
     seal_superblock();
+    count(number, 1);
     return number;
   }
 
@@ -218,6 +234,7 @@ class TestImage {
 
  private:
   std::vector<std::byte> bytes_;
+  std::uint64_t bitmap_ = 0;
   std::map<std::uint32_t, std::uint64_t> roots_;
   std::map<std::uint32_t, DiskDeviceDetails> details_;
 };

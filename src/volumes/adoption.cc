@@ -98,8 +98,7 @@ class Reconciliation {
   using Devices = std::map<std::uint32_t, FoundDevice>;
 
   void read_metadata() {
-    // Of a daemon that was killed.
-    if (pool_.status().metadata_snapshot_held) pool_.release_metadata_snapshot();
+    release_left_hold(pool_);
     MetadataSnapshots snapshots(pool_);
     const auto hold = snapshots.hold(0);
     Metadata metadata(BlockDevice::open(pool_.metadata_device(), Access::kReadOnly), hold.root());

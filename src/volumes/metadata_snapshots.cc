@@ -3,8 +3,28 @@
 #include <spdlog/spdlog.h>
 
 #include "base/error.h"
+#include "thinmeta/half_taken_hold.h"
 
 namespace convoy {
+
+namespace {
+
+void refuse_half_taken(ThinPool& pool) {
+  if (!has_half_taken_hold(pool.metadata_device())) return;
+  throw Error(ErrorKind::kUnavailable,
+              "a power cut left the pool's metadata snapshot half taken, and to release it would "
+              "destroy the pool: stop what uses its volumes, stop the daemon, remove the pool's dm "
+              "devices (dmsetup remove) and start the daemon, which mends it");
+}
+
+}  // namespace
+
+void release_left_hold(ThinPool& pool) {
+  if (!pool.status().metadata_snapshot_held) return;
+  refuse_half_taken(pool);
+  spdlog::warn("a metadata snapshot was left held and is released");
+  pool.release_metadata_snapshot();
+}
 
 MetadataSnapshots::Hold MetadataSnapshots::hold(std::uint64_t transaction_id) {
   std::unique_lock lock(lock_);
@@ -21,6 +41,7 @@ MetadataSnapshots::Hold MetadataSnapshots::hold(std::uint64_t transaction_id) {
       pool_.reserve_metadata_snapshot();
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kBusy) throw;
+      refuse_half_taken(pool_);
       throw Error(ErrorKind::kBusy,
                   "another program holds the pool's metadata snapshot: try again when it is "
                   "released (dmsetup message POOL 0 release_metadata_snap)");

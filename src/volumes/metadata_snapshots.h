@@ -12,6 +12,11 @@
 
 namespace convoy {
 
+// Releases the metadata snapshot that a daemon held which was killed, if there is one. Throws
+// kUnavailable if a power cut left it half taken (thinmeta/half_taken_hold.h) and somebody else has
+// made the pool active since; and what Metadata and the pool throw.
+void release_left_hold(ThinPool& pool);
+
 class MetadataSnapshots {
  public:
   explicit MetadataSnapshots(ThinPool& pool) : pool_(pool) {}

@@ -7,6 +7,7 @@
 #include "base/size.h"
 #include "sys/aligned_buffer.h"
 #include "sys/file.h"
+#include "thinmeta/half_taken_hold.h"
 #include "thinmeta/metadata.h"
 #include "volumes/filesystem.h"
 #include "volumes/pool_devices.h"
@@ -287,6 +288,9 @@ std::unique_ptr<KernelThinPool> open_pool(Catalog& catalog, const PoolRow& known
                                           const PoolOptions& options, int guard_lock_fd) {
   const PoolRow pool = apply_options(known, options);
   check_devices(pool, root);
+  if (!KernelThinPool::find(pool.name) && drop_half_taken_hold(pool.metadata_device)) {
+    spdlog::warn("a power cut left the pool's metadata snapshot half taken: it is dropped");
+  }
   using WithoutUuid = KernelThinPool::WithoutUuid;
   auto kernel_pool = std::make_unique<KernelThinPool>(
       table_of(pool), guard_lock_fd,

@@ -167,8 +167,7 @@ class Inventory {
 };
 
 Devices devices_of(KernelThinPool& kernel_pool) {
-  // Of an earlier attempt.
-  if (kernel_pool.status().metadata_snapshot_held) kernel_pool.release_metadata_snapshot();
+  release_left_hold(kernel_pool);  // of an earlier attempt, or of Convoy
   MetadataSnapshots snapshots(kernel_pool);
   const auto hold = snapshots.hold(0);
   Metadata metadata(BlockDevice::open(kernel_pool.metadata_device(), Access::kReadOnly),

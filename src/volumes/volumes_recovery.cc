@@ -45,10 +45,7 @@ void Volumes::recover() {
 
 void Volumes::settle_pool() {
   try {
-    if (pool_.status().metadata_snapshot_held) {
-      spdlog::warn("a metadata snapshot was left held and is released");
-      pool_.release_metadata_snapshot();
-    }
+    release_left_hold(pool_);
     transactions_.recover();
     remove_unfinished();
   } catch (const Error& error) {

@@ -26,22 +26,13 @@ from support import (
     pool_options,
     remove_tree,
     run,
+    seal_superblock,
     shut_down_pool,
     wipe,
 )
 
 SPARE = os.environ["DISK_SPARE"]
 SMALL = os.environ["DISK_SMALL"]
-
-
-def crc32c(data: bytes) -> int:
-    """As the kernel's persistent-data library uses it: not inverted at the end."""
-    register = 0xFFFFFFFF
-    for byte in data:
-        register ^= byte
-        for _ in range(8):
-            register = register >> 1 ^ (0x82F63B78 if register & 1 else 0)
-    return register
 
 
 def daemon_error(*options: str, root: Path = ROOT, socket: Path = Path("/run/other.sock")) -> str:
@@ -189,9 +180,8 @@ class KnownPool(PoolTest):
             block = bytearray(device.read(4096))
             good = bytes(block)
             block[4] |= 1
-            block[:4] = (crc32c(bytes(block[4:])) ^ 160774).to_bytes(4, "little")
             device.seek(0)
-            device.write(block)
+            device.write(seal_superblock(block))
             os.fsync(device.fileno())
         self.assertIn(f"run thin_check --clear-needs-check-flag {META}", daemon_error())
         self.assertEqual(dm_devices(), [])

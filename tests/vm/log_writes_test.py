@@ -16,12 +16,13 @@ import random
 import struct
 import threading
 import time
+import traceback
 import unittest
 from dataclasses import dataclass
 from pathlib import Path
 
 from random_life import HEART, Life, Model, told
-from support import LOST_BLOCKS, MIB, ROOT, Daemon, allow_kernel, dm_devices, mounts, pool_options, run, thin_check
+from support import LOG, MIB, ROOT, Daemon, allow_kernel, check_after_a_cut, dm_devices, mounts, pool_options, run
 
 LONG = bool(os.environ.get("CONVOY_TEST_LONG"))
 OPERATIONS, REPLAYS = (120, 500) if LONG else (14, 12)
@@ -203,7 +204,12 @@ class LogWrites(Life):
             self.model, pending = told(story)
             inside += pending is not None
             with self.subTest(seed=SEED, point=points[index], pending=pending):
-                self.replay(entries[durable:end], source, pending)
+                try:
+                    self.replay(entries[durable:end], source, pending)
+                except Exception:  # told at once: the others may take hours
+                    traceback.print_exc()
+                    print(*LOG.read_text().splitlines()[-40:], sep="\n", flush=True)
+                    raise
         print(f"CONVOY_SEED={SEED}: {len(entries)} entries, {len(points)} points, {len(chosen)} replayed, {inside} of them inside an operation", flush=True)
         source.close()
         base.close()
@@ -232,7 +238,7 @@ class LogWrites(Life):
                 self.apply(entry, source, disk, self.dice.randrange(entry.count + 1) if torn and entry.count else None)
             disk.close()
             make_slices("replayed")
-            thin_check(self.metadata_device, LOST_BLOCKS)
+            check_after_a_cut(self.metadata_device)
             self.mount_and_start()
             self.check(pending)
         finally:

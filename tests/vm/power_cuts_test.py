@@ -21,7 +21,7 @@ from pathlib import Path
 from promises import check_file_system, check_nothing_is_left
 from random_life import HEART, Life, Model, beats_in, told
 from support import (
-    DATA, LOG, LOST_BLOCKS, META, ROOT, Daemon, allow_kernel, convoy, convoy_json, pool_options, run, shut_down_pool, thin_check, wipe,
+    DATA, LOG, META, ROOT, Daemon, allow_kernel, check_after_a_cut, convoy, convoy_json, pool_options, run, shut_down_pool, wipe,
 )
 
 CUTS = 300 if os.environ.get("CONVOY_TEST_LONG") else 6
@@ -110,7 +110,7 @@ class PowerCuts(Life):
             for disk in ("ROOT", "STORE"):
                 run("mkfs.ext4", "-q", "-F", os.environ[f"DISK_{disk}"])
         else:
-            thin_check(META, LOST_BLOCKS)
+            check_after_a_cut(META)
         run("mount", os.environ["DISK_ROOT"], ROOT)
         run("mount", os.environ["DISK_STORE"], DESTINATION)
         self.addCleanup(lambda: shutil.copy(LOG, OUT / f"daemon-{BOOT}.log"))
@@ -155,7 +155,7 @@ class PowerCuts(Life):
         check_nothing_is_left(self)
         self.daemon.stop()
         shut_down_pool()
-        thin_check(META, LOST_BLOCKS)
+        check_after_a_cut(META)
         run("umount", ROOT)
         run("umount", DESTINATION)
         for disk in ("ROOT", "STORE"):

@@ -19,14 +19,17 @@ from support import (
     SOCKET,
     Daemon,
     PoolTest,
+    allow_kernel,
     convoy,
     convoy_error,
     convoy_json,
     dm_devices,
     docker,
+    file_digests,
     mounts,
     pool_options,
     run,
+    seal_superblock,
     shut_down_pool,
     thin_check,
     wipe,
@@ -76,6 +79,63 @@ class Restart(PoolTest):
         self.assertEqual(dm_devices(), ["convoy-pool", "db"])
         self.assertIn("ACTIVE", run("dmsetup", "info", "db").stdout)
         self.assertEqual(run("dmsetup", "status", "convoy-pool").stdout.split()[6], "-")
+
+    def cut_while_a_metadata_snapshot_is_taken(self) -> int:
+        """What is on the disk between the two flushes of reserve_metadata_snap's commit: the superblock names the copy that is
+        the metadata snapshot, and nothing counts a reference to it yet. Its block."""
+        self.assertEqual(self.daemon.stop(), 0)
+        shut_down_pool()
+        with open(META, "r+b") as device:
+            superblock = bytearray(device.read(4096))
+            number = int.from_bytes(superblock[192:200], "little") - 1  # the last one, which is free
+            copy = bytearray(superblock)
+            copy[8:16] = number.to_bytes(8, "little")
+            copy[64:320] = bytes(256)  # the space maps
+            superblock[56:64] = number.to_bytes(8, "little")
+            for block, content in ((number, copy), (0, superblock)):
+                device.seek(block * 4096)
+                device.write(seal_superblock(content))
+            os.fsync(device.fileno())
+        return number
+
+    def test_a_metadata_snapshot_that_a_power_cut_left_half_taken(self) -> None:
+        convoy("create", "db", "--size", "64M")
+        mountpoint = Path(convoy("mount", "db"))
+        (mountpoint / "file").write_bytes(os.urandom(8 * MIB))
+        convoy("umount", "db")
+        convoy("snapshot", "create", "db", "--name", "s1")
+        before = file_digests(convoy("mount", "db"))
+        convoy("umount", "db")
+        self.cut_while_a_metadata_snapshot_is_taken()
+        self.daemon.start()
+        self.assertEqual(file_digests(convoy("mount", "db")), before)
+        url = convoy("backup", "create", "s1", "--dest", self.url)
+        convoy("create", "copy", "--backup", url)
+        self.assertEqual(file_digests(convoy("mount", "copy")), before)
+
+    def test_such_a_snapshot_of_a_pool_that_was_made_active_since(self) -> None:
+        allow_kernel("metadata snapshot already exists|reserve_metadata_snap message failed")
+        convoy("create", "db", "--size", "64M")
+        mountpoint = Path(convoy("mount", "db"))
+        (mountpoint / "file").write_bytes(os.urandom(8 * MIB))
+        before = file_digests(mountpoint)
+        convoy("snapshot", "create", "db", "--name", "s1")
+        convoy("umount", "db")
+        uuid = run("dmsetup", "info", "-c", "--noheadings", "-o", "uuid", "convoy-pool").stdout.strip()
+        table = run("dmsetup", "table", "convoy-pool").stdout
+        held = self.cut_while_a_metadata_snapshot_is_taken()
+        run("dmsetup", "create", "convoy-pool", "--uuid", uuid, "--table", table)
+        self.daemon.start()
+        self.assertIn("a power cut left the pool's metadata snapshot half taken", LOG.read_text())
+        self.assertEqual(run("dmsetup", "status", "convoy-pool").stdout.split()[6], str(held))
+        self.assertEqual(file_digests(convoy("mount", "db")), before)
+        self.assertIn("to release it would destroy the pool", convoy_error("backup", "create", "s1", "--dest", self.url))
+        convoy("umount", "db")
+        self.daemon.stop()
+        shut_down_pool()
+        self.daemon.start()
+        convoy("backup", "create", "s1", "--dest", self.url)
+        self.assertEqual(file_digests(convoy("mount", "db")), before)
 
     def pool_uuid(self) -> str:
         return run("dmsetup", "info", "-c", "--noheadings", "-o", "uuid", "convoy-pool").stdout[len("CONVOY-") :][:36]

@@ -310,9 +310,42 @@ def thin_check(device: str = META, *options: str) -> None:
     run("convoy-pdata_tools", "thin_check", *options, device)
 
 
-# Of thin_check after a power cut. The kernel may have committed that a data block is taken, and not yet what it was taken for: it
-# is lost to the pool then, for good.
-LOST_BLOCKS = "--ignore-non-fatal-errors"
+def crc32c(data: bytes) -> int:
+    """As the kernel's persistent-data library uses it: not inverted at the end."""
+    register = 0xFFFFFFFF
+    for byte in data:
+        register ^= byte
+        for _ in range(8):
+            register = register >> 1 ^ (0x82F63B78 if register & 1 else 0)
+    return register
+
+
+def seal_superblock(block: bytearray) -> bytearray:
+    """With the checksum that the kernel asks for."""
+    block[:4] = (crc32c(bytes(block[4:])) ^ 160774).to_bytes(4, "little")
+    return block
+
+
+def check_after_a_cut(device: str) -> None:
+    """Sound metadata, but for what a power cut may leave. The kernel may have committed that a data block is taken, and not yet what
+    it was taken for: it is lost to the pool then, for good. And a metadata snapshot that was half taken is named by the superblock,
+    though nobody counts it; the daemon's start drops it."""
+    lost_blocks = "--ignore-non-fatal-errors"
+    with open(device, "rb") as metadata:
+        superblock = bytearray(metadata.read(4096))
+    try:
+        thin_check(device, lost_blocks)
+    except AssertionError:
+        if superblock[56:64] == bytes(8):
+            raise
+        superblock[56:64] = bytes(8)
+        copy = Path("/tmp/metadata-without-snapshot")
+        shutil.copyfile(device, copy)
+        with copy.open("r+b") as metadata:
+            metadata.write(seal_superblock(superblock))
+        thin_check(str(copy), lost_blocks)
+        copy.unlink()
+        print("a metadata snapshot was half taken when the power was cut", flush=True)
 
 
 class PoolTest(unittest.TestCase):
