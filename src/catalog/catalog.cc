@@ -12,13 +12,14 @@
 namespace convoy {
 namespace {
 
-constexpr int kSchemaVersion = 2;
+constexpr int kSchemaVersion = 3;
 
 // From the version that is the index, counted from 1, to the next.
 constexpr std::array kMigrations = {
     "ALTER TABLE pool ADD COLUMN low_watermark INTEGER NOT NULL DEFAULT 80;"
     "ALTER TABLE pool ADD COLUMN when_full TEXT NOT NULL DEFAULT 'error' "
     "CHECK (when_full IN ('error', 'queue'));",
+    "ALTER TABLE pool ADD COLUMN metadata_snapshot INTEGER NOT NULL DEFAULT 0;",
 };
 static_assert(kMigrations.size() + 1 == kSchemaVersion);
 
@@ -70,7 +71,7 @@ std::optional<PoolRow> Catalog::pool() {
         "SELECT uuid, name, state, data_device, data_size, metadata_device, metadata_size, "
         "block_sectors,"
         "       transaction_id, default_size, default_filesystem, labelled, low_watermark, "
-        "       when_full FROM pool");
+        "       when_full, metadata_snapshot FROM pool");
     if (!row.executeStep()) return std::nullopt;
     PoolRow pool;
     pool.uuid = uuid_at(row, 0);
@@ -88,6 +89,7 @@ std::optional<PoolRow> Catalog::pool() {
     pool.labelled = row.getColumn(11).getInt() != 0;
     pool.low_watermark = row.getColumn(12).getUInt();
     pool.queue_when_full = row.getColumn(13).getString() == "queue";
+    pool.metadata_snapshot = unsigned_at(row, 14);
     return pool;
   });
 }
@@ -99,8 +101,8 @@ void Catalog::insert_pool(const PoolRow& pool) {
         "INSERT INTO pool (id, uuid, name, state, data_device, data_size, metadata_device, "
         "metadata_size, block_sectors,"
         "                  transaction_id, next_thin_id, default_size, default_filesystem, "
-        "labelled, low_watermark, when_full)"
-        " VALUES (1, ?, ?, 'creating', ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?)",
+        "labelled, low_watermark, when_full, metadata_snapshot)"
+        " VALUES (1, ?, ?, 'creating', ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, 0)",
         pool.uuid, pool.name, pool.data_device, pool.data_size, pool.metadata_device,
         pool.metadata_size, pool.block_size.count, pool.transaction_id, pool.default_size,
         pool.default_filesystem, pool.labelled ? 1U : 0U, pool.low_watermark,
@@ -129,6 +131,14 @@ void Catalog::set_pool_transaction(std::uint64_t transaction_id) {
   guarded([&] {
     Access access(*this);
     access.execute("UPDATE pool SET transaction_id = ?", transaction_id);
+    access.commit();
+  });
+}
+
+void Catalog::set_metadata_snapshot(std::uint64_t block) {
+  guarded([&] {
+    Access access(*this);
+    access.execute("UPDATE pool SET metadata_snapshot = ?", block);
     access.commit();
   });
 }

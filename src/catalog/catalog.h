@@ -43,6 +43,9 @@ struct PoolRow {
   unsigned low_watermark = kDefaultLowWatermark;  // percent
   bool queue_when_full = false;                   // else writes to a full pool fail
   bool labelled = true;                           // see volumes/pool_label.h
+  // Its metadata snapshot that was taken last, whether or not it is still held: its block. 0: none
+  // was (thinmeta/torn_hold.h).
+  std::uint64_t metadata_snapshot = 0;
 };
 
 enum class DeviceState { kCreating, kReady, kDeleting };
@@ -120,6 +123,7 @@ class Catalog {
   void set_pool_settings(const PoolRow& pool);
   // Records where the pool is, as against what was known.
   void set_pool_transaction(std::uint64_t transaction_id);
+  void set_metadata_snapshot(std::uint64_t block);
   // Inserts all rows as they are given, in place of all volumes and snapshots there are, and of the
   // change that is under way. Which backups there are of a snapshot that stays is kept. Thin ids
   // are given out from `next_thin_id` on.

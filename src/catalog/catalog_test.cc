@@ -103,6 +103,7 @@ TEST_F(CatalogTest, BringsOneOfTheFirstVersionUpToDate) {
       .exec(
           "ALTER TABLE pool DROP COLUMN low_watermark;"
           "ALTER TABLE pool DROP COLUMN when_full;"
+          "ALTER TABLE pool DROP COLUMN metadata_snapshot;"
           "PRAGMA user_version = 1");
   open();
   PoolRow pool = catalog_->pool().value();
@@ -111,7 +112,10 @@ TEST_F(CatalogTest, BringsOneOfTheFirstVersionUpToDate) {
   pool.low_watermark = 70;
   pool.queue_when_full = true;
   catalog_->set_pool_settings(pool);
+  EXPECT_EQ(pool.metadata_snapshot, 0U);
+  catalog_->set_metadata_snapshot(77);
   open();
+  EXPECT_EQ(catalog_->pool()->metadata_snapshot, 77U);
   EXPECT_EQ(catalog_->pool()->low_watermark, 70U);
   EXPECT_TRUE(catalog_->pool()->queue_when_full);
   EXPECT_EQ(catalog_->find_volume("db").name, "db");

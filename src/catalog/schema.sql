@@ -22,7 +22,8 @@ CREATE TABLE pool (
     default_size       INTEGER NOT NULL,
     default_filesystem TEXT    NOT NULL,
     low_watermark      INTEGER NOT NULL,              -- percent
-    when_full          TEXT    NOT NULL CHECK (when_full IN ('error', 'queue'))
+    when_full          TEXT    NOT NULL CHECK (when_full IN ('error', 'queue')),
+    metadata_snapshot  INTEGER NOT NULL               -- block of the one that was taken last; 0: none was
 ) STRICT;
 
 -- Every thin device of the pool: volumes and snapshots share one space of names and one of thin ids.

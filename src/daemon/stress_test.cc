@@ -257,7 +257,7 @@ TEST_F(StressTest, ManyClientsGetSensibleAnswersAndLeaveNothing) {
     EXPECT_EQ(call("DELETE", "/v1/volume?name=" + name).kind(), "") << name;
   EXPECT_EQ(pool_.thin_devices(), 0U);
   EXPECT_THAT(pool_.active(), testing::IsEmpty());
-  EXPECT_FALSE(pool_.status().metadata_snapshot_held);
+  EXPECT_EQ(pool_.status().metadata_snapshot, 0U);
   EXPECT_THAT(catalog_.volumes(), testing::IsEmpty());
   if (std::filesystem::exists(directory_ / "mounts")) {
     EXPECT_TRUE(std::filesystem::is_empty(directory_ / "mounts"));

@@ -50,7 +50,8 @@ PoolStatus parse_pool_status(const std::string& parameters) {
   status.total_metadata_blocks = metadata_blocks.total;
   status.used_data = {data_blocks.used};
   status.total_data = {data_blocks.total};
-  status.metadata_snapshot_held = held != "-";
+  if (held != "-" && !(std::istringstream(held) >> status.metadata_snapshot))
+    throw Error(ErrorKind::kCorrupt, "'{}' is not a block of the pool's metadata", held);
   status.mode = parse_mode(mode);
   status.needs_check = check == "needs_check";
   return status;

@@ -17,7 +17,7 @@ TEST(PoolStatus, IsReadFromTheKernelsLine) {
   EXPECT_EQ(status.total_metadata_blocks, 1024U);
   EXPECT_EQ(status.used_data.count, 12U);
   EXPECT_EQ(status.total_data.count, 640U);
-  EXPECT_FALSE(status.metadata_snapshot_held);
+  EXPECT_EQ(status.metadata_snapshot, 0U);
   EXPECT_EQ(status.mode, PoolStatus::Mode::kReadWrite);
   EXPECT_FALSE(status.needs_check);
 }
@@ -25,7 +25,7 @@ TEST(PoolStatus, IsReadFromTheKernelsLine) {
 TEST(PoolStatus, KnowsAHeldSnapshotAndAPoolInTrouble) {
   const PoolStatus status = parse_pool_status(
       "5 41/1024 12/640 77 ro no_discard_passdown queue_if_no_space needs_check 1024");
-  EXPECT_TRUE(status.metadata_snapshot_held);
+  EXPECT_EQ(status.metadata_snapshot, 77U);
   EXPECT_EQ(status.mode, PoolStatus::Mode::kReadOnly);
   EXPECT_TRUE(status.needs_check);
   EXPECT_EQ(parse_pool_status(

@@ -32,7 +32,7 @@ struct PoolStatus {
   std::uint64_t total_metadata_blocks = 0;
   PoolBlocks used_data;
   PoolBlocks total_data;
-  bool metadata_snapshot_held = false;
+  std::uint64_t metadata_snapshot = 0;  // its block in the metadata; 0: none is held
   Mode mode = Mode::kReadWrite;
   bool needs_check = false;
 };

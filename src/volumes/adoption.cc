@@ -99,7 +99,7 @@ class Reconciliation {
 
   void read_metadata() {
     release_left_hold(pool_);
-    MetadataSnapshots snapshots(pool_);
+    MetadataSnapshots snapshots(catalog_, pool_);
     const auto hold = snapshots.hold(0);
     Metadata metadata(BlockDevice::open(pool_.metadata_device(), Access::kReadOnly), hold.root());
     Devices devices;

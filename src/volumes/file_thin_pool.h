@@ -46,7 +46,7 @@ class FileThinPool : public ThinPool {
     status.transaction_id = transaction_id_;
     status.total_metadata_blocks = 1U << 14U;
     status.total_data = {1U << 20U};
-    status.metadata_snapshot_held = held_;
+    status.metadata_snapshot = held_;
     return status;
   }
 
@@ -89,7 +89,7 @@ class FileThinPool : public ThinPool {
   // Blocks of the same content are the same block of the pool.
   void reserve_metadata_snapshot() override {
     const std::lock_guard lock(mutex_);
-    if (held_) throw Error(ErrorKind::kBusy, "a metadata snapshot is held");
+    if (held_ != 0) throw Error(ErrorKind::kBusy, "a metadata snapshot is held");
     thinmeta::TestImage image;
     for (const auto& [id, details] : devices_) {
       thinmeta::TestImage::Entries entries;
@@ -104,14 +104,14 @@ class FileThinPool : public ThinPool {
       image.add_device(id, image.add_leaf(entries), details);
     }
     image.finish();
-    image.hold();
+    const std::uint64_t held = image.hold();
     const UniqueFd file = open_file(metadata_, O_WRONLY | O_CREAT | O_TRUNC, 0600);
     write_all_at(file.get(), image.bytes(), 0);
-    held_ = true;
+    held_ = held;
   }
   void release_metadata_snapshot() override {
     const std::lock_guard lock(mutex_);
-    held_ = false;
+    held_ = 0;
   }
   const std::filesystem::path& metadata_device() const override { return metadata_; }
 
@@ -179,7 +179,7 @@ class FileThinPool : public ThinPool {
   std::map<std::string, ActiveThin> active_;
   std::map<Digest, std::uint64_t> data_block_of_;
   std::uint64_t transaction_id_ = 1000;
-  bool held_ = false;
+  std::uint64_t held_ = 0;
 };
 
 }  // namespace convoy

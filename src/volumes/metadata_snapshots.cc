@@ -3,14 +3,14 @@
 #include <spdlog/spdlog.h>
 
 #include "base/error.h"
-#include "thinmeta/half_taken_hold.h"
+#include "thinmeta/torn_hold.h"
 
 namespace convoy {
 
 namespace {
 
 void refuse_half_taken(ThinPool& pool) {
-  if (!has_half_taken_hold(pool.metadata_device())) return;
+  if (find_torn_hold(pool.metadata_device(), 0) != TornHold::kHalfTaken) return;
   throw Error(ErrorKind::kUnavailable,
               "a power cut left the pool's metadata snapshot half taken, and to release it would "
               "destroy the pool: stop what uses its volumes, stop the daemon, remove the pool's dm "
@@ -20,7 +20,7 @@ void refuse_half_taken(ThinPool& pool) {
 }  // namespace
 
 void release_left_hold(ThinPool& pool) {
-  if (!pool.status().metadata_snapshot_held) return;
+  if (pool.status().metadata_snapshot == 0) return;
   refuse_half_taken(pool);
   spdlog::warn("a metadata snapshot was left held and is released");
   pool.release_metadata_snapshot();
@@ -46,6 +46,12 @@ MetadataSnapshots::Hold MetadataSnapshots::hold(std::uint64_t transaction_id) {
                   "another program holds the pool's metadata snapshot: try again when it is "
                   "released (dmsetup message POOL 0 release_metadata_snap)");
     }
+    try {
+      catalog_.set_metadata_snapshot(pool_.status().metadata_snapshot);
+    } catch (const Error&) {
+      give_back();
+      throw;
+    }
   }
   ++holders_;
   return {*this, Root::kHeld};
@@ -59,13 +65,17 @@ void MetadataSnapshots::require_read_only() const {
 void MetadataSnapshots::release() {
   const std::lock_guard lock(lock_);
   if (--holders_ > 0) return;
+  give_back();
+  released_.notify_all();
+}
+
+void MetadataSnapshots::give_back() {
   try {
     pool_.release_metadata_snapshot();
   } catch (const std::exception& error) {
     is_left_held_ = true;  // the next hold tries again
     spdlog::error("the pool's metadata snapshot can't be released: {}", error.what());
   }
-  released_.notify_all();
 }
 
 }  // namespace convoy

@@ -7,19 +7,20 @@
 #include <memory>
 #include <mutex>
 
+#include "catalog/catalog.h"
 #include "devmapper/thin_pool.h"
 #include "thinmeta/metadata.h"
 
 namespace convoy {
 
 // Releases the metadata snapshot that a daemon held which was killed, if there is one. Throws
-// kUnavailable if a power cut left it half taken (thinmeta/half_taken_hold.h) and somebody else has
+// kUnavailable if a power cut left it half taken (thinmeta/torn_hold.h) and somebody else has
 // made the pool active since; and what Metadata and the pool throw.
 void release_left_hold(ThinPool& pool);
 
 class MetadataSnapshots {
  public:
-  explicit MetadataSnapshots(ThinPool& pool) : pool_(pool) {}
+  MetadataSnapshots(Catalog& catalog, ThinPool& pool) : catalog_(catalog), pool_(pool) {}
 
   // While one of these lives, the metadata under root() don't change. Must not outlive the
   // MetadataSnapshots.
@@ -50,14 +51,16 @@ class MetadataSnapshots {
 
   // Holds metadata in which every device is that the pool had before its transaction id became
   // greater than `transaction_id`. Waits while an older snapshot is held by others. Throws
-  // kUnavailable if the pool has failed, kBusy if another program holds its metadata snapshot.
-  // Thread-safe.
+  // kUnavailable if the pool has failed, kBusy if another program holds its metadata snapshot, and
+  // what the catalog throws, which notes where it is for the start after a power cut. Thread-safe.
   Hold hold(std::uint64_t transaction_id);
 
  private:
   void release();
+  void give_back();
   void require_read_only() const;
 
+  Catalog& catalog_;
   ThinPool& pool_;
   std::mutex lock_;
   std::condition_variable released_;

@@ -6,11 +6,14 @@
 #include <future>
 #include <optional>
 
+#include <SQLiteCpp/SQLiteCpp.h>
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
 #include "base/error.h"
+#include "catalog/catalog.h"
 #include "volumes/file_thin_pool.h"
 
 namespace convoy {
@@ -61,9 +64,10 @@ class MetadataSnapshot : public testing::Test {
   }
 
   std::filesystem::path directory_ =
-      testing::TempDir() + "metadata-snapshots-" + std::to_string(::getpid());
+      std::filesystem::path(testing::TempDir()) / fmt::format("metadata-snapshots-{}", ::getpid());
   CountingPool pool_{directory_};
-  MetadataSnapshots snapshots_{pool_};
+  Catalog catalog_{directory_ / "catalog.db"};
+  MetadataSnapshots snapshots_{catalog_, pool_};
 };
 
 TEST_F(MetadataSnapshot, IsSharedByThoseThatItIsNewEnoughFor) {
@@ -75,6 +79,25 @@ TEST_F(MetadataSnapshot, IsSharedByThoseThatItIsNewEnoughFor) {
   first.reset();
   EXPECT_EQ(pool_.released, 0);
   second.reset();
+  EXPECT_EQ(pool_.released, 1);
+}
+
+TEST_F(MetadataSnapshot, IsNotedForTheStartAfterAPowerCut) {
+  PoolRow pool;
+  pool.name = "pool";
+  catalog_.insert_pool(pool);
+  const std::uint64_t block = [&] {
+    const MetadataSnapshots::Hold held = snapshots_.hold(0);
+    return pool_.status().metadata_snapshot;
+  }();
+  EXPECT_NE(block, 0U);
+  EXPECT_EQ(catalog_.pool()->metadata_snapshot, block);  // also when it is released
+}
+
+TEST_F(MetadataSnapshot, ThatCanNotBeNotedIsGivenBack) {
+  SQLite::Database((directory_ / "catalog.db").native(), SQLite::OPEN_READWRITE)
+      .exec("ALTER TABLE pool DROP COLUMN metadata_snapshot");
+  EXPECT_THROW(snapshots_.hold(0), Error);
   EXPECT_EQ(pool_.released, 1);
 }
 

@@ -7,8 +7,8 @@
 #include "base/size.h"
 #include "sys/aligned_buffer.h"
 #include "sys/file.h"
-#include "thinmeta/half_taken_hold.h"
 #include "thinmeta/metadata.h"
+#include "thinmeta/torn_hold.h"
 #include "volumes/filesystem.h"
 #include "volumes/pool_devices.h"
 #include "volumes/pool_label.h"
@@ -283,14 +283,26 @@ std::unique_ptr<KernelThinPool> create_pool(Catalog& catalog, const PoolRow& pla
   return kernel_pool;
 }
 
+void mend_metadata_snapshot(const PoolRow& pool) {
+  switch (mend_torn_hold(pool.metadata_device, pool.metadata_snapshot)) {
+    case TornHold::kNone:
+      return;
+    case TornHold::kHalfTaken:
+      return spdlog::warn(
+          "a power cut left the pool's metadata snapshot half taken: it is dropped");
+    case TornHold::kHalfReleased:
+      return spdlog::warn(
+          "a power cut left the pool's metadata snapshot half released: it is held again, to be "
+          "released");
+  }
+}
+
 std::unique_ptr<KernelThinPool> open_pool(Catalog& catalog, const PoolRow& known,
                                           const std::filesystem::path& root,
                                           const PoolOptions& options, int guard_lock_fd) {
   const PoolRow pool = apply_options(known, options);
   check_devices(pool, root);
-  if (!KernelThinPool::find(pool.name) && drop_half_taken_hold(pool.metadata_device)) {
-    spdlog::warn("a power cut left the pool's metadata snapshot half taken: it is dropped");
-  }
+  if (!KernelThinPool::find(pool.name)) mend_metadata_snapshot(pool);
   using WithoutUuid = KernelThinPool::WithoutUuid;
   auto kernel_pool = std::make_unique<KernelThinPool>(
       table_of(pool), guard_lock_fd,

@@ -50,7 +50,7 @@ class SnapshotReaders {
       : catalog_(catalog),
         pool_(pool),
         pool_name_(std::move(pool_name)),
-        metadata_snapshots_(pool) {}
+        metadata_snapshots_(catalog, pool) {}
 
   // The caller holds the lock of the snapshot's volume, so that nobody deletes it in this moment.
   SnapshotReader read(const SnapshotRow& snapshot, const std::string& job);

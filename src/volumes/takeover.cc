@@ -166,9 +166,9 @@ class Inventory {
   std::set<std::uint32_t> thin_ids_;
 };
 
-Devices devices_of(KernelThinPool& kernel_pool) {
+Devices devices_of(Catalog& catalog, KernelThinPool& kernel_pool) {
   release_left_hold(kernel_pool);  // of an earlier attempt, or of Convoy
-  MetadataSnapshots snapshots(kernel_pool);
+  MetadataSnapshots snapshots(catalog, kernel_pool);
   const auto hold = snapshots.hold(0);
   Metadata metadata(BlockDevice::open(kernel_pool.metadata_device(), Access::kReadOnly),
                     hold.root());
@@ -180,7 +180,7 @@ Devices devices_of(KernelThinPool& kernel_pool) {
 void take_over_files(Catalog& catalog, KernelThinPool& kernel_pool, const PoolRow& pool,
                      const std::filesystem::path& root) {
   const ConvoyRoot convoy = read_convoy_root(root);
-  Devices devices = devices_of(kernel_pool);
+  Devices devices = devices_of(catalog, kernel_pool);
   try {
     require_some_volume(convoy, pool, devices);
   } catch (const Error&) {

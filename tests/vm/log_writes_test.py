@@ -22,7 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from random_life import HEART, Life, Model, told
-from support import LOG, MIB, ROOT, Daemon, allow_kernel, check_after_a_cut, dm_devices, mounts, pool_options, run
+from support import (
+    LOG, MIB, ROOT, Daemon, allow_kernel, check_after_a_cut, check_after_a_start_after_a_cut, dm_devices, mounts, pool_options, run,
+    shut_down_pool,
+)  # fmt: skip
 
 LONG = bool(os.environ.get("CONVOY_TEST_LONG"))
 OPERATIONS, REPLAYS = (120, 500) if LONG else (14, 12)
@@ -241,6 +244,9 @@ class LogWrites(Life):
             check_after_a_cut(self.metadata_device)
             self.mount_and_start()
             self.check(pending)
+            self.assertEqual(self.daemon.stop(), 0)
+            shut_down_pool()
+            check_after_a_start_after_a_cut(self.metadata_device)
         finally:
             self.tear_down()
 

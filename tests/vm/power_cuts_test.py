@@ -21,7 +21,8 @@ from pathlib import Path
 from promises import check_file_system, check_nothing_is_left
 from random_life import HEART, Life, Model, beats_in, told
 from support import (
-    DATA, LOG, META, ROOT, Daemon, allow_kernel, check_after_a_cut, convoy, convoy_json, pool_options, run, shut_down_pool, wipe,
+    DATA, LOG, META, ROOT, Daemon, allow_kernel, check_after_a_cut, check_after_a_start_after_a_cut, convoy, convoy_json,
+    pool_options, run, shut_down_pool, wipe,
 )
 
 CUTS = 300 if os.environ.get("CONVOY_TEST_LONG") else 6
@@ -155,7 +156,7 @@ class PowerCuts(Life):
         check_nothing_is_left(self)
         self.daemon.stop()
         shut_down_pool()
-        check_after_a_cut(META)
+        check_after_a_start_after_a_cut(META)
         run("umount", ROOT)
         run("umount", DESTINATION)
         for disk in ("ROOT", "STORE"):
