@@ -245,7 +245,7 @@ class LogWrites(Life):
             self.mount_and_start()
             self.check(pending)
             self.assertEqual(self.daemon.stop(), 0)
-            shut_down_pool()
+            shut_down_pool(self.other_devices)
             check_after_a_start_after_a_cut(self.metadata_device)
         finally:
             self.tear_down()
