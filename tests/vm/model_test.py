@@ -163,7 +163,7 @@ class RandomLife(Life):
                 self.assertIn("mounted", convoy_error("delete", name))
             case 2 if self.model.is_in_use(name) and self.model.backups:
                 error = convoy_error("restore", min(self.model.backups), "--into", name)
-            self.assertRegex(error, "is mounted at|and the backup's volume has")  # another size or file system
+                self.assertRegex(error, "is mounted at|and the backup's volume has")  # another size or file system
             case 3 if snapshots:
                 self.assertIn("exists already", convoy_error("snapshot", "create", name, "--name", snapshots[0]))
             case 4:
