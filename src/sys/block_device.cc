@@ -54,6 +54,13 @@ std::uint64_t block_device_size(const std::filesystem::path& path) {
   return size_of(open_file(path, O_RDONLY).get(), path);
 }
 
+UniqueFd claim_device(const std::filesystem::path& path) {
+  UniqueFd fd(::open(path.c_str(), O_RDWR | O_EXCL | O_CLOEXEC));
+  if (fd) return fd;
+  if (errno == EBUSY) throw Error(ErrorKind::kBusy, "{} is in use", path.native());
+  throw system_error(errno, fmt::format("can't open {}", path.native()));
+}
+
 bool is_held(const std::filesystem::path& path) {
   // On a block device, O_EXCL without O_CREAT asks for the kernel's exclusive claim, which mounts
   // and dm tables hold.

@@ -41,6 +41,10 @@ std::optional<dev_t> block_device_number(const std::filesystem::path& path);
 // Size of the block device at `path` in bytes. Throws as BlockDevice::open does.
 std::uint64_t block_device_size(const std::filesystem::path& path);
 
+// A claim to the device: while it is open, nobody can mount it or build a device on it. Throws
+// kBusy if somebody has, kIo if it can't be opened for writing.
+UniqueFd claim_device(const std::filesystem::path& path);
+
 // True if a file system, a device above or another program holds the device exclusively.
 bool is_held(const std::filesystem::path& path);
 

@@ -65,7 +65,7 @@ Block BlockReader::read(std::uint64_t number, BlockKind kind) {
 }
 
 Block BlockReader::find(std::uint64_t number) {
-  if (!under_way_.empty()) ring_->go_on();
+  if (ring_) ring_->go_on();
   if (const auto asked = asked_.find(number); asked != asked_.end()) finish(asked->second);
   if (const auto found = young_.find(number); found != young_.end()) return found->second;
   const auto found = old_.extract(number);

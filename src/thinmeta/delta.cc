@@ -191,7 +191,7 @@ class AheadOfWalk {
       for (std::size_t i = 0; i < node.size(); ++i)
         children.push_back({node.child(i), node.child_range(i)});
     } catch (const Error& error) {
-      if (error.kind() != ErrorKind::kCorrupt) throw;
+      if (error.kind() != ErrorKind::kCorrupt && error.kind() != ErrorKind::kIo) throw;
     }
   }
 

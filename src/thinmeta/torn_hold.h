@@ -20,9 +20,10 @@ namespace convoy {
 enum class TornHold { kNone, kHalfTaken, kHalfReleased };
 
 // What the pool's metadata on this device have of it. `last` is the block of the metadata snapshot
-// that was taken last, 0 if it is not known: then a half released one is not found. The pool may be
-// active: what is read while it commits is read again. Throws kCorrupt, kUnsupported or kIo if the
-// metadata can't be read.
+// that was taken last, 0 if it is not known: then a half released one is not found. One that is
+// half taken stays so if its block gets another use. The pool may be active: what is read while it
+// commits is read again, for a second; then kUnavailable is thrown. Throws kCorrupt, kUnsupported
+// or kIo if the metadata can't be read.
 TornHold find_torn_hold(const std::filesystem::path& metadata_device, std::uint64_t last);
 
 // Makes the superblock name none that is half taken, and name again one that is half released,

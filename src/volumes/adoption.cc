@@ -98,7 +98,7 @@ class Reconciliation {
   using Devices = std::map<std::uint32_t, FoundDevice>;
 
   void read_metadata() {
-    release_left_hold(pool_);
+    release_left_hold(catalog_, pool_);
     MetadataSnapshots snapshots(catalog_, pool_);
     const auto hold = snapshots.hold(0);
     Metadata metadata(BlockDevice::open(pool_.metadata_device(), Access::kReadOnly), hold.root());

@@ -10,19 +10,29 @@ namespace convoy {
 namespace {
 
 void refuse_half_taken(ThinPool& pool) {
-  if (find_torn_hold(pool.metadata_device(), 0) != TornHold::kHalfTaken) return;
+  TornHold found;
+  try {
+    found = find_torn_hold(pool.metadata_device(), 0);
+  } catch (const Error& error) {
+    throw Error(ErrorKind::kUnavailable,
+                "whether the pool's metadata snapshot can be released can't be told: {}",
+                error.message());
+  }
+  if (found != TornHold::kHalfTaken) return;
   throw Error(ErrorKind::kUnavailable,
-              "a power cut left the pool's metadata snapshot half taken, and to release it would "
-              "destroy the pool: stop what uses its volumes, stop the daemon, remove the pool's dm "
-              "devices (dmsetup remove) and start the daemon, which mends it");
+              "a power cut or a failed write left the pool's metadata snapshot half taken, and to "
+              "release it would destroy the pool: stop what uses its volumes, stop the daemon, "
+              "remove the pool's dm devices (dmsetup remove) and start the daemon, which mends it");
 }
 
 }  // namespace
 
-void release_left_hold(ThinPool& pool) {
-  if (pool.status().metadata_snapshot == 0) return;
+void release_left_hold(Catalog& catalog, ThinPool& pool) {
+  const std::uint64_t held = pool.status().metadata_snapshot;
+  if (held == 0) return;
   refuse_half_taken(pool);
   spdlog::warn("a metadata snapshot was left held and is released");
+  catalog.set_metadata_snapshot(held);
   pool.release_metadata_snapshot();
 }
 
@@ -35,7 +45,7 @@ MetadataSnapshots::Hold MetadataSnapshots::hold(std::uint64_t transaction_id) {
     if (status.mode == PoolStatus::Mode::kReadOnly) return {*this, Root::kLive};
     require_writable(status);
     held_transaction_ = status.transaction_id;
-    if (is_left_held_) pool_.release_metadata_snapshot();
+    if (is_left_held_) release_left_hold(catalog_, pool_);
     is_left_held_ = false;
     try {
       pool_.reserve_metadata_snapshot();
@@ -47,8 +57,8 @@ MetadataSnapshots::Hold MetadataSnapshots::hold(std::uint64_t transaction_id) {
                   "released (dmsetup message POOL 0 release_metadata_snap)");
     }
     try {
-      catalog_.set_metadata_snapshot(pool_.status().metadata_snapshot);
-    } catch (const Error&) {
+      note();
+    } catch (...) {
       give_back();
       throw;
     }
@@ -67,6 +77,14 @@ void MetadataSnapshots::release() {
   if (--holders_ > 0) return;
   give_back();
   released_.notify_all();
+}
+
+// For the start after a power cut.
+void MetadataSnapshots::note() {
+  const std::uint64_t block = pool_.status().metadata_snapshot;
+  // The kernel answers with success also if the commit fails that belongs to it.
+  if (block == 0) throw Error(ErrorKind::kIo, "the pool did not take a metadata snapshot");
+  catalog_.set_metadata_snapshot(block);
 }
 
 void MetadataSnapshots::give_back() {

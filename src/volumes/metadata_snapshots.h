@@ -14,9 +14,9 @@
 namespace convoy {
 
 // Releases the metadata snapshot that a daemon held which was killed, if there is one. Throws
-// kUnavailable if a power cut left it half taken (thinmeta/torn_hold.h) and somebody else has
-// made the pool active since; and what Metadata and the pool throw.
-void release_left_hold(ThinPool& pool);
+// kUnavailable if a power cut left it half taken (thinmeta/torn_hold.h) and somebody else has made
+// the pool active since, or if that can't be told; and what pool and catalog throw.
+void release_left_hold(Catalog& catalog, ThinPool& pool);
 
 class MetadataSnapshots {
  public:
@@ -57,6 +57,7 @@ class MetadataSnapshots {
 
  private:
   void release();
+  void note();
   void give_back();
   void require_read_only() const;
 

@@ -77,10 +77,33 @@ Metadata open_metadata(const std::filesystem::path& path) {
               path.native());
 }
 
+void mend_metadata_snapshot(const PoolRow& pool) {
+  try {
+    switch (mend_torn_hold(pool.metadata_device, pool.metadata_snapshot)) {
+      case TornHold::kNone:
+        return;
+      case TornHold::kHalfTaken:
+        spdlog::warn("the pool's metadata snapshot was left half taken, and is dropped");
+        return;
+      case TornHold::kHalfReleased:
+        spdlog::warn(
+            "the pool's metadata snapshot was left half released, and is held again to be "
+            "released");
+        return;
+    }
+  } catch (const Error& error) {
+    // Volumes may be readable all the same; it is looked at again before it is released.
+    if (error.kind() != ErrorKind::kCorrupt) throw;
+    spdlog::error("the pool's metadata on {}: {}", pool.metadata_device.native(), error.message());
+  }
+}
+
 // Before the kernel is given the metadata device: it would make a new pool of one that begins with
 // zeros.
 void check_metadata(const PoolRow& pool, const std::filesystem::path& root) {
   const std::filesystem::path& path = pool.metadata_device;
+  open_metadata(path);
+  mend_metadata_snapshot(pool);  // before thin_check is asked for, which takes one for damage
   Metadata metadata = open_metadata(path);
   const Superblock& superblock = metadata.superblock();
   if (superblock.needs_check) {
@@ -283,26 +306,11 @@ std::unique_ptr<KernelThinPool> create_pool(Catalog& catalog, const PoolRow& pla
   return kernel_pool;
 }
 
-void mend_metadata_snapshot(const PoolRow& pool) {
-  switch (mend_torn_hold(pool.metadata_device, pool.metadata_snapshot)) {
-    case TornHold::kNone:
-      return;
-    case TornHold::kHalfTaken:
-      return spdlog::warn(
-          "a power cut left the pool's metadata snapshot half taken: it is dropped");
-    case TornHold::kHalfReleased:
-      return spdlog::warn(
-          "a power cut left the pool's metadata snapshot half released: it is held again, to be "
-          "released");
-  }
-}
-
 std::unique_ptr<KernelThinPool> open_pool(Catalog& catalog, const PoolRow& known,
                                           const std::filesystem::path& root,
                                           const PoolOptions& options, int guard_lock_fd) {
   const PoolRow pool = apply_options(known, options);
   check_devices(pool, root);
-  if (!KernelThinPool::find(pool.name)) mend_metadata_snapshot(pool);
   using WithoutUuid = KernelThinPool::WithoutUuid;
   auto kernel_pool = std::make_unique<KernelThinPool>(
       table_of(pool), guard_lock_fd,

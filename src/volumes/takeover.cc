@@ -167,7 +167,7 @@ class Inventory {
 };
 
 Devices devices_of(Catalog& catalog, KernelThinPool& kernel_pool) {
-  release_left_hold(kernel_pool);  // of an earlier attempt, or of Convoy
+  release_left_hold(catalog, kernel_pool);  // of an earlier attempt, or of Convoy
   MetadataSnapshots snapshots(catalog, kernel_pool);
   const auto hold = snapshots.hold(0);
   Metadata metadata(BlockDevice::open(kernel_pool.metadata_device(), Access::kReadOnly),

@@ -45,7 +45,11 @@ void Volumes::recover() {
 
 void Volumes::settle_pool() {
   try {
-    release_left_hold(pool_);
+    release_left_hold(catalog_, pool_);
+  } catch (const Error& error) {
+    spdlog::error("{}", error.message());
+  }
+  try {
     transactions_.recover();
     remove_unfinished();
   } catch (const Error& error) {

@@ -33,14 +33,14 @@ def looking_into(device: str, *, replaying: bool = False):
         libc.umount(str(LOOK).encode())
 
 
-def check_file_system(device: str, fs: str) -> None:
-    """That of an unmounted volume."""
+def check_file_system(device: str, fs: str, *, has_log: bool = False) -> None:
+    """That of an unmounted volume. `has_log`: it may be as it was in a snapshot, and its log is replayed first."""
     if fs == "ext4":
         run("fsck.ext4", "-fn", device)
         return
     found = run("xfs_repair", "-n", device, check=False)
-    # As one that was restored and not mounted since. Unlike fsck.ext4, it looks past the log.
-    if "valuable metadata changes in a log" in found.stderr + found.stdout:
+    # Unlike fsck.ext4, it looks past the log.
+    if has_log and "valuable metadata changes in a log" in found.stderr + found.stdout:
         with looking_into(device, replaying=True):
             pass
         found = run("xfs_repair", "-n", device, check=False)

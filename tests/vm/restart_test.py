@@ -20,6 +20,7 @@ from support import (
     ROOT,
     SOCKET,
     Daemon,
+    NotStarted,
     PoolTest,
     allow_kernel,
     convoy,
@@ -37,6 +38,8 @@ from support import (
     wipe,
 )
 
+SUPERBLOCK_MAGIC = 27022010
+NEEDS_CHECK = 1
 BOOT = int(os.environ.get("VM_BOOT", "1"))
 OUT = Path(os.environ["VM_OUT"])
 
@@ -82,14 +85,15 @@ class Restart(PoolTest):
         self.assertIn("ACTIVE", run("dmsetup", "info", "db").stdout)
         self.assertEqual(run("dmsetup", "status", "convoy-pool").stdout.split()[6], "-")
 
-    def cut_while_a_metadata_snapshot_is_taken(self) -> int:
+    def cut_while_a_metadata_snapshot_is_taken(self, number: int | None = None, flags: int = 0) -> int:
         """What is on the disk between the two flushes of reserve_metadata_snap's commit: the superblock names the copy that is
-        the metadata snapshot, and nothing counts a reference to it yet. Its block."""
+        the metadata snapshot, and nothing counts a reference to it yet. Its block, which must be free."""
         self.assertEqual(self.daemon.stop(), 0)
         shut_down_pool()
         with open(META, "r+b") as device:
             superblock = bytearray(device.read(4096))
-            number = int.from_bytes(superblock[192:200], "little") - 1  # the last one, which is free
+            number = number or int.from_bytes(superblock[192:200], "little") - 1  # the last one
+            superblock[4] |= flags
             copy = bytearray(superblock)
             copy[8:16] = number.to_bytes(8, "little")
             copy[64:320] = bytes(256)  # the space maps
@@ -108,7 +112,10 @@ class Restart(PoolTest):
         convoy("snapshot", "create", "db", "--name", "s1")
         before = file_digests(convoy("mount", "db"))
         convoy("umount", "db")
-        self.cut_while_a_metadata_snapshot_is_taken()
+        self.cut_while_a_metadata_snapshot_is_taken(flags=NEEDS_CHECK)  # as a write that failed just then leaves it
+        with self.assertRaisesRegex(NotStarted, "run thin_check --clear-needs-check-flag"):
+            self.daemon.start()
+        run("thin_check", "--clear-needs-check-flag", META)
         self.daemon.start()
         self.assertEqual(file_digests(convoy("mount", "db")), before)
         url = convoy("backup", "create", "s1", "--dest", self.url)
@@ -155,10 +162,21 @@ class Restart(PoolTest):
         convoy("umount", "db")
         uuid = run("dmsetup", "info", "-c", "--noheadings", "-o", "uuid", "convoy-pool").stdout.strip()
         table = run("dmsetup", "table", "convoy-pool").stdout
-        held = self.cut_while_a_metadata_snapshot_is_taken()
+        run("dmsetup", "message", "convoy-pool", "0", "reserve_metadata_snap")
+        held = int(run("dmsetup", "status", "convoy-pool").stdout.split()[6])
+        run("dmsetup", "message", "convoy-pool", "0", "release_metadata_snap")
+        self.cut_while_a_metadata_snapshot_is_taken(held)
         run("dmsetup", "create", "convoy-pool", "--uuid", uuid, "--table", table)
+        # It is used until the block has been taken for something else.
+        for what in ("create_thin", "delete"):
+            for number in range(60):
+                run("dmsetup", "message", "convoy-pool", "0", f"{what} {9000 + number}")
+        with open(META, "rb") as device:
+            os.posix_fadvise(device.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            device.seek(held * 4096 + 32)
+            self.assertNotEqual(int.from_bytes(device.read(8), "little"), SUPERBLOCK_MAGIC, "the block has no other use yet")
         self.daemon.start()
-        self.assertIn("a power cut left the pool's metadata snapshot half taken", LOG.read_text())
+        self.assertIn("left the pool's metadata snapshot half taken", LOG.read_text())
         self.assertEqual(run("dmsetup", "status", "convoy-pool").stdout.split()[6], str(held))
         self.assertEqual(file_digests(convoy("mount", "db")), before)
         self.assertIn("to release it would destroy the pool", convoy_error("backup", "create", "s1", "--dest", self.url))

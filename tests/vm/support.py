@@ -334,8 +334,10 @@ def check_after_a_cut(device: str) -> None:
         superblock = bytearray(metadata.read(4096))
     try:
         thin_check(device, lost_blocks)
-    except AssertionError:
-        if superblock[56:64] == bytes(8):
+    except AssertionError as failure:
+        # Two roots and the snapshot itself, each counted once less than it should be.
+        missing = re.findall(r"differ for block [0-9]+, expected ([0-9]+), but got ([0-9]+)\n", str(failure))
+        if superblock[56:64] == bytes(8) or len(missing) != 3 or any(int(a) != int(b) + 1 for a, b in missing):
             raise
         superblock[56:64] = bytes(8)
         copy = Path("/tmp/metadata-without-snapshot")
