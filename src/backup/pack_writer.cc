@@ -41,6 +41,7 @@ void PackWriter::finish() {
 std::vector<PackName> PackWriter::stop() {
   puts_.stop();
   std::vector<PackName> names;
+  names.reserve(written_.size());
   for (const auto& [name, size] : written_) names.push_back(name);
   return names;
 }

@@ -46,7 +46,7 @@ struct Answer {
 
   // The last line of a job's answer, or the whole.
   json last() const {
-    const std::size_t end = body.find_last_not_of("\n");
+    const std::size_t end = body.find_last_not_of('\n');
     if (end == std::string::npos) return json::object();
     const std::size_t begin = body.rfind('\n', end);
     return json::parse(body.substr(begin == std::string::npos ? 0 : begin + 1, end + 1));
@@ -226,6 +226,7 @@ TEST_F(StressTest, ManyClientsGetSensibleAnswersAndLeaveNothing) {
   std::set<std::string> surprises;
   {
     std::vector<std::jthread> clients;
+    clients.reserve(kClients);
     for (unsigned client = 0; client < kClients; ++client) {
       clients.emplace_back([&, client] {
         std::mt19937 dice(client);

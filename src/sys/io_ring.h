@@ -8,7 +8,7 @@
 
 #include <sys/uio.h>
 
-struct io_uring;
+struct io_uring;  // NOLINT(readability-identifier-naming): of liburing
 
 namespace convoy {
 

@@ -85,6 +85,7 @@ void BlockReader::read_ahead(std::vector<std::uint64_t> numbers) {
   if (numbers.empty()) return;
 
   std::vector<std::pair<std::uint64_t, std::size_t>> sorted;
+  sorted.reserve(numbers.size());
   for (std::size_t turn = 0; turn < numbers.size(); ++turn)
     sorted.emplace_back(numbers[turn], turn);
   std::ranges::sort(sorted);

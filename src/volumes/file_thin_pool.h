@@ -138,6 +138,7 @@ class FileThinPool : public ThinPool {
   std::vector<ActiveThin> active() override {
     const std::lock_guard lock(mutex_);
     std::vector<ActiveThin> devices;
+    devices.reserve(active_.size());
     for (const auto& [name, device] : active_) devices.push_back(device);
     return devices;
   }
