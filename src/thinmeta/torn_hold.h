@@ -7,9 +7,9 @@
 // round. If the power fails between the two, the disk has
 //   - a superblock that names a snapshot that nobody counts: half taken. To release it would delete
 //     the live trees, whose roots it shares, and all volumes with them.
-//   - a superblock that names none, and a snapshot that is counted: half released. Whatever it
+//   - a superblock that names none, and a snapshot that is counted: half released. All that it
 //   leads
-//     to, which is all that the pool holds at that moment, would never be free again.
+//     to, which is what the pool holds at that moment, would never be free again.
 #pragma once
 
 #include <cstdint>

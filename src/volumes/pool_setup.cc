@@ -98,34 +98,37 @@ void mend_metadata_snapshot(const PoolRow& pool) {
   }
 }
 
+// Throws unless they are this pool's, as far as it is known.
+void require_same_pool(const PoolRow& pool, const std::filesystem::path& root, Metadata& metadata) {
+  const std::uint64_t transaction = metadata.superblock().transaction_id;
+  if (is_being_taken_over(pool)) {
+    // Later, its transaction id tells it.
+    if (transaction != pool.transaction_id)
+      require_convoy_pool(read_convoy_root(root), pool, metadata);
+    return;
+  }
+  // One more than we know if the last change was not recorded any more.
+  if (transaction - pool.transaction_id > 1) {
+    throw Error(ErrorKind::kInvalidArgument,
+                "dm.metadatadev={} holds another pool (or another state of it): it is at "
+                "transaction {}, this root's pool at {}",
+                pool.metadata_device.native(), transaction, pool.transaction_id);
+  }
+}
+
 // Before the kernel is given the metadata device: it would make a new pool of one that begins with
 // zeros.
 void check_metadata(const PoolRow& pool, const std::filesystem::path& root) {
-  const std::filesystem::path& path = pool.metadata_device;
-  open_metadata(path);
+  Metadata metadata = open_metadata(pool.metadata_device);
+  require_same_pool(pool, root, metadata);
   mend_metadata_snapshot(pool);  // before thin_check is asked for, which takes one for damage
-  Metadata metadata = open_metadata(path);
-  const Superblock& superblock = metadata.superblock();
-  if (superblock.needs_check) {
+  if (metadata.superblock().needs_check) {
     throw Error(ErrorKind::kInvalidArgument,
                 "the pool's metadata on {0} are marked as needing a check, which a full metadata "
                 "device or a failing disk brings about: if that is mended, run thin_check "
                 "--clear-needs-check-flag {0} (of the package thin-provisioning-tools); "
                 "docs/operations.md has the way from there",
-                path.native());
-  }
-  if (is_being_taken_over(pool)) {
-    // Later, its transaction id tells it.
-    if (superblock.transaction_id != pool.transaction_id)
-      require_convoy_pool(read_convoy_root(root), pool, metadata);
-    return;
-  }
-  // One more than we know if the last change was not recorded any more.
-  if (superblock.transaction_id - pool.transaction_id > 1) {
-    throw Error(ErrorKind::kInvalidArgument,
-                "dm.metadatadev={} holds another pool (or another state of it): it is at "
-                "transaction {}, this root's pool at {}",
-                path.native(), superblock.transaction_id, pool.transaction_id);
+                pool.metadata_device.native());
   }
 }
 
