@@ -163,7 +163,8 @@ class Catalog {
   // A volume with all its snapshots, at once.
   void set_state_with_snapshots(const Uuid& volume, DeviceState state);
   // Gives the volume the thin device of `replacement`, and that one the volume's, in state
-  // kDeleting: all at once. The volume says that it was restored from `backup`.
+  // kDeleting: all at once. The volume says that it was restored from `backup`; if the snapshot of
+  // that is still here, newer backups of the volume in its store are forgotten.
   void exchange_thin_devices(const Uuid& volume, const Uuid& replacement, const Uuid& backup);
   void set_creation_time(const Uuid& snapshot, std::uint32_t creation_time);
 

@@ -391,6 +391,15 @@ void Catalog::exchange_thin_devices(const Uuid& volume, const Uuid& replacement,
     access.execute("UPDATE device SET thin_id = ? WHERE uuid = ?", new_id, volume);
     access.execute("UPDATE device SET thin_id = ? WHERE uuid = ?", old_id, replacement);
     access.execute("UPDATE volume SET backup = ? WHERE uuid = ?", backup, volume);
+    // Later backups are to be built on this one: what it holds, and newer ones do not, would be
+    // stored again.
+    access.execute(
+        "DELETE FROM backup WHERE backup > ?2"
+        "  AND snapshot IN (SELECT uuid FROM snapshot WHERE volume = ?1)"
+        "  AND store = (SELECT b.store FROM backup b JOIN snapshot s ON s.uuid = b.snapshot"
+        "    JOIN device d ON d.uuid = s.uuid"
+        "    WHERE b.backup = ?2 AND s.volume = ?1 AND d.state = 'ready')",
+        volume, backup);
     access.commit();
   });
 }

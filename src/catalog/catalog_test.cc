@@ -247,6 +247,32 @@ TEST_F(CatalogTest, KnowsTheNewestBackupWhoseSnapshotIsStillHere) {
   EXPECT_FALSE(catalog_->newest_backup(store, volume.uuid));
 }
 
+TEST_F(CatalogTest, AVolumeThatBecameAnOlderBackupKnowsNoNewerOneThere) {
+  const VolumeRow volume = create_volume("db");
+  const VolumeRow other = create_volume("other");
+  const SnapshotRow old_snapshot = create_snapshot(volume, "s1");
+  const SnapshotRow new_snapshot = create_snapshot(volume, "s2");
+  const SnapshotRow of_other = create_snapshot(other, "s3");
+  const Uuid store = *Uuid::parse("00000000-0000-4000-8000-000000000001");
+  const Uuid elsewhere = *Uuid::parse("00000000-0000-4000-8000-000000000002");
+  const Uuid older = *Uuid::parse("01000000-0000-7000-8000-000000000000");
+  const Uuid newer = *Uuid::parse("02000000-0000-7000-8000-000000000000");
+  const Uuid newer_elsewhere = *Uuid::parse("03000000-0000-7000-8000-000000000000");
+  const Uuid newer_of_other = *Uuid::parse("04000000-0000-7000-8000-000000000000");
+  catalog_->add_backup(older, store, old_snapshot.uuid);
+  catalog_->add_backup(newer, store, new_snapshot.uuid);
+  catalog_->add_backup(newer_elsewhere, elsewhere, new_snapshot.uuid);
+  catalog_->add_backup(newer_of_other, store, of_other.uuid);
+
+  catalog_->exchange_thin_devices(volume.uuid, create_volume("unknown").uuid, Uuid::generate());
+  EXPECT_EQ(catalog_->newest_backup(store, volume.uuid)->backup, newer);
+
+  catalog_->exchange_thin_devices(volume.uuid, create_volume("copy").uuid, older);
+  EXPECT_EQ(catalog_->newest_backup(store, volume.uuid)->backup, older);
+  EXPECT_EQ(catalog_->newest_backup(elsewhere, volume.uuid)->backup, newer_elsewhere);
+  EXPECT_EQ(catalog_->newest_backup(store, other.uuid)->backup, newer_of_other);
+}
+
 TEST_F(CatalogTest, OtherDevicesTakeThePlaceOfAllThereAre) {
   create_snapshot(create_volume("old"), "old-snapshot");
   begin_volume("unfinished");

@@ -1,4 +1,4 @@
--- The catalog: what this host knows of its pool, volumes, snapshots, mounts and backups. Version 2 (PRAGMA user_version).
+-- The catalog: what this host knows of its pool, volumes, snapshots, mounts and backups. Version 3 (PRAGMA user_version).
 -- Sizes are bytes, times milliseconds since 1970, UUIDs their canonical text.
 
 -- The one pool of this root.
