@@ -217,13 +217,14 @@ std::shared_ptr<HttpClient> Destinations::client_for(const S3Options& options) {
 }
 
 Destinations::Opened Destinations::open(const Destination& destination,
-                                        const std::string& s3_endpoint) {
+                                        const std::string& s3_endpoint, std::stop_token stop) {
   const std::string url = destination.to_string();
   if (const auto* const bucket = std::get_if<S3Location>(&destination.location)) {
     const IniFile settings = s3_.settings_file.empty() ? IniFile() : read_ini(s3_.settings_file);
     const S3Options options = resolve_s3(*bucket, url, s3_endpoint, settings, s3_.environment);
-    return {std::make_unique<S3Store>(options, s3_.environment, client_for(options)),
-            fmt::format("{} at {}://{}", url, options.scheme, options.host)};
+    return {
+        std::make_unique<S3Store>(options, s3_.environment, client_for(options), std::move(stop)),
+        fmt::format("{} at {}://{}", url, options.scheme, options.host)};
   }
   const auto& path = std::get<DirectoryLocation>(destination.location);
   try {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -70,10 +71,11 @@ class Destinations {
     // The destination, and for S3 the server: one URL may stand for buckets of several.
     std::string known_as;
   };
-  // `s3_endpoint` is what the user gave with the command, or empty. Throws kInvalidArgument if the
-  // destination's directory does not exist, or for settings of S3 that can't be; kIo if it can't be
-  // opened.
-  Opened open(const Destination& destination, const std::string& s3_endpoint = "");
+  // `s3_endpoint` is what the user gave with the command, or empty. `stop` ends requests to a
+  // server (objectstore/s3_store.h). Throws kInvalidArgument if the destination's directory does
+  // not exist, or for settings of S3 that can't be; kIo if it can't be opened.
+  Opened open(const Destination& destination, const std::string& s3_endpoint = "",
+              std::stop_token stop = {});
 
  private:
   std::shared_ptr<HttpClient> client_for(const S3Options& options);

@@ -93,9 +93,9 @@ std::vector<SourceRange> changed_parts(const std::vector<ChangedRange>& changes)
 
 }  // namespace
 
-Backups::OpenStore Backups::open_store(const Destination& destination,
-                                       const StoreAddress& address) {
-  auto objects = destinations_.open(destination, address.s3_endpoint).objects;
+Backups::OpenStore Backups::open_store(const Destination& destination, const StoreAddress& address,
+                                       std::stop_token stop) {
+  auto objects = destinations_.open(destination, address.s3_endpoint, std::move(stop)).objects;
   Store store = with_context(destination.to_string(), [&] { return Store::open(*objects); });
   return {std::move(objects), store};
 }
@@ -166,7 +166,8 @@ void Backups::add_unmapped(std::vector<SourceRange>& ranges, const SnapshotRow& 
 Backups::Created Backups::create(const std::string& snapshot_reference, const StoreAddress& address,
                                  const Compression& compression, Job& job) {
   const Destination destination = Destination::parse(address.url);
-  const auto [objects, known_as] = destinations_.open(destination, address.s3_endpoint);
+  const auto [objects, known_as] =
+      destinations_.open(destination, address.s3_endpoint, job.stop_token());
   const auto expected = catalog_.store_at(known_as);
   const Store store = with_context(destination.to_string(),
                                    [&] { return Store::open_or_create(*objects, expected); });
@@ -259,7 +260,8 @@ Backups::Restored Backups::restore(const NewVolume& request, const StoreAddress&
                                    OnDamage on_damage, Job& job) {
   const BackupUrl url = BackupUrl::parse(address.url);
   if (url.convoy) {
-    const auto objects = destinations_.open(url.destination, address.s3_endpoint).objects;
+    const auto objects =
+        destinations_.open(url.destination, address.s3_endpoint, job.stop_token()).objects;
     const ConvoyBackup backup = read_convoy_backup(*objects, *url.convoy);
     const BackupSource& source = backup.info.source;
     // The volume begins a lineage of its own.
@@ -271,7 +273,7 @@ Backups::Restored Backups::restore(const NewVolume& request, const StoreAddress&
                            });
   }
   const Mark mark = being_restored(url.backup);
-  const OpenStore open = open_store(url.destination, address);
+  const OpenStore open = open_store(url.destination, address, job.stop_token());
   const BackupRecord record = read_backup(open.store, url.lineage, url.backup);
   const BackupSource& source = record.info.source;
   return fill_new_volume(
@@ -296,7 +298,7 @@ VolumeView Backups::restore_into(const std::string& volume, const StoreAddress& 
   const BackupUrl url = BackupUrl::parse(address.url);
   check_is_ours(url, "restore it to a volume of its own, by convoy create --backup");
   const Mark mark = being_restored(url.backup);
-  const OpenStore open = open_store(url.destination, address);
+  const OpenStore open = open_store(url.destination, address, job.stop_token());
   const BackupRecord record = read_backup(open.store, url.lineage, url.backup);
   const BackupSource& source = record.info.source;
   Volumes::Replacement replacement = volumes_.begin_replacement(
@@ -316,7 +318,7 @@ Backups::Verified Backups::verify(const StoreAddress& address, VerifyDepth depth
       is_backup ? std::optional(BackupUrl::parse(address.url)) : std::nullopt;
   if (one) check_is_ours(*one, "a restore verifies it");
   const Destination destination = one ? one->destination : Destination::parse(address.url);
-  const OpenStore open = open_store(destination, address);
+  const OpenStore open = open_store(destination, address, job.stop_token());
 
   Verified verified;
   const auto url_of = [&](const Uuid& lineage, const Uuid& backup) {
@@ -355,7 +357,7 @@ Backups::Verified Backups::verify(const StoreAddress& address, VerifyDepth depth
 
 Backups::Collected Backups::collect_garbage(const StoreAddress& address, CollectionMode mode,
                                             Job& job) {
-  const OpenStore open = open_store(Destination::parse(address.url), address);
+  const OpenStore open = open_store(Destination::parse(address.url), address, job.stop_token());
   Collected collected;
   SumOfProgress progress(job);
   for (const Uuid& lineage : lineages_of(open.store)) {
@@ -378,7 +380,7 @@ Backups::Collected Backups::collect_garbage(const StoreAddress& address, Collect
 
 std::vector<Backups::Unlocked> Backups::unlock(const StoreAddress& address) {
   const Destination destination = Destination::parse(address.url);
-  const OpenStore open = open_store(destination, address);
+  const OpenStore open = open_store(destination, address, stopping_.get_token());
   std::vector<Unlocked> unlocked;
   for (const Uuid& lineage : lineages_of(open.store)) {
     for (const FoundLease& lease : list_leases(open.store, lineage)) {
@@ -393,7 +395,8 @@ std::vector<Backups::Unlocked> Backups::unlock(const StoreAddress& address) {
 Backups::List Backups::list(const StoreAddress& address, const std::string& volume_name) {
   const Destination destination = Destination::parse(address.url);
   const auto name = volume_name.empty() ? std::nullopt : std::optional(volume_name);
-  const Destinations::Opened opened = destinations_.open(destination, address.s3_endpoint);
+  const Destinations::Opened opened =
+      destinations_.open(destination, address.s3_endpoint, stopping_.get_token());
   BackupList found = list_ours(opened, destination, name);
   List list;
   list.damaged = std::move(found.damaged);
@@ -413,10 +416,11 @@ Backups::List Backups::list(const StoreAddress& address, const std::string& volu
 Backups::Listed Backups::inspect(const StoreAddress& address) {
   const BackupUrl url = BackupUrl::parse(address.url);
   if (url.convoy) {
-    const auto objects = destinations_.open(url.destination, address.s3_endpoint).objects;
+    const auto objects =
+        destinations_.open(url.destination, address.s3_endpoint, stopping_.get_token()).objects;
     return {url.to_string(), read_convoy_backup(*objects, *url.convoy).info, url.convoy->backup};
   }
-  const OpenStore open = open_store(url.destination, address);
+  const OpenStore open = open_store(url.destination, address, stopping_.get_token());
   return {url.to_string(), read_backup(open.store, url.lineage, url.backup).info};
 }
 
@@ -424,7 +428,7 @@ void Backups::remove(const StoreAddress& address, Job& job) {
   const BackupUrl url = BackupUrl::parse(address.url);
   check_is_ours(url, "delete it with Convoy");
   const Mark mark = being_removed(url.backup);
-  const OpenStore open = open_store(url.destination, address);
+  const OpenStore open = open_store(url.destination, address, job.stop_token());
   delete_backup(open.store, url.lineage, url.backup, report_to(job), job.stop_token());
   catalog_.forget_backup(url.backup);
 }

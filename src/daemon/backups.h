@@ -6,6 +6,7 @@
 #include <mutex>
 #include <optional>
 #include <set>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -114,12 +115,16 @@ class Backups {
   // Throws kBusy if a restore of this daemon reads it, kUnsupported if Rancher Convoy made it.
   void remove(const StoreAddress& address, Job& job);
 
+  // What is no job and waits for a server ends soon, and so does all that is begun later.
+  void stop() { stopping_.request_stop(); }
+
  private:
   struct OpenStore {
     std::unique_ptr<ObjectStore> objects;
     Store store;
   };
-  OpenStore open_store(const Destination& destination, const StoreAddress& address);
+  OpenStore open_store(const Destination& destination, const StoreAddress& address,
+                       std::stop_token stop);
   BackupList list_ours(const Destinations::Opened& opened, const Destination& destination,
                        const std::optional<std::string>& volume_name);
 
@@ -148,6 +153,7 @@ class Backups {
   Catalog& catalog_;
   Volumes& volumes_;
   Destinations destinations_;
+  std::stop_source stopping_;
 
   // While one lives, this daemon does not delete a backup that it restores, nor begin to restore
   // one that it deletes. Throw kBusy.

@@ -155,7 +155,8 @@ void run_daemon(const DaemonOptions& options) {
   int signal = 0;
   sigwait(&stop_signals, &signal);
   spdlog::info("stopping on {}", sigabbrev_np(signal));
-  // Before the server, which waits for the streams that show them.
+  // Before the server, which waits for the streams that show the jobs, and for all other answers.
+  backups.stop();
   jobs.stop();
 }
 

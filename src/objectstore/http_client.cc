@@ -161,6 +161,11 @@ std::size_t take_body(char* data, std::size_t size, std::size_t count, void* poi
       std::size_t{0});
 }
 
+// Called at least once a second.
+int end_if_stopped(void* pointer, curl_off_t, curl_off_t, curl_off_t, curl_off_t) {
+  return static_cast<const Transfer*>(pointer)->request.stop.stop_requested() ? 1 : 0;
+}
+
 // The daemon's children have no use for it, and would keep it open.
 int keep_from_children(void*, curl_socket_t socket, curlsocktype) {
   return ::fcntl(socket, F_SETFD, FD_CLOEXEC) == 0 ? CURL_SOCKOPT_OK : CURL_SOCKOPT_ERROR;
@@ -247,6 +252,11 @@ class HttpClient::Connection {
     set(handle, CURLOPT_HEADERDATA, static_cast<void*>(&transfer));
     set(handle, CURLOPT_WRITEFUNCTION, &take_body);
     set(handle, CURLOPT_WRITEDATA, static_cast<void*>(&transfer));
+    if (request.stop.stop_possible()) {
+      set(handle, CURLOPT_NOPROGRESS, 0L);
+      set(handle, CURLOPT_XFERINFOFUNCTION, &end_if_stopped);
+      set(handle, CURLOPT_XFERINFODATA, static_cast<void*>(&transfer));
+    }
     if (request.method == "HEAD") return set(handle, CURLOPT_NOBODY, 1L);
     if (request.method == "PUT" || request.method == "POST") {
       set(handle, CURLOPT_UPLOAD, 1L);

@@ -12,6 +12,7 @@
 #include <mutex>
 #include <optional>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -68,6 +69,8 @@ class HttpClient {
     // A body that is longer is refused; that of an answer that is no success is cut off there.
     std::size_t max_response = 0;
     unsigned patience = 1;  // so many times the stall timeout
+    // When this is requested, the request ends within a second or so, as kTransient.
+    std::stop_token stop = {};
   };
   struct Response {
     long status = 0;

@@ -2,8 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <condition_variable>
+#include <mutex>
 #include <random>
-#include <thread>
 #include <utility>
 
 #include <fmt/format.h>
@@ -34,6 +35,10 @@ constexpr std::size_t kLeastOfAClass = 128UL * 1024;
 constexpr std::size_t kMaxErrorBody = 64UL * 1024;
 constexpr std::size_t kMaxListPage = 4UL * 1024 * 1024;
 
+Error cancelled(const std::string& host) {
+  return {ErrorKind::kCancelled, "a request to {} was cancelled", host};
+}
+
 std::string md5(std::span<const std::byte> body) {
   std::array<unsigned char, 16> digest = {};
   unsigned size = digest.size();
@@ -47,8 +52,9 @@ std::string md5(std::span<const std::byte> body) {
 }  // namespace
 
 S3Store::S3Store(S3Options options, Environment environment, std::shared_ptr<HttpClient> client,
-                 std::chrono::milliseconds pause)
+                 std::stop_token stop, std::chrono::milliseconds pause)
     : options_(std::move(options)),
+      stop_(std::move(stop)),
       pause_(pause),
       credentials_(std::move(environment), options_.profile),
       client_(client ? std::move(client) : std::make_shared<HttpClient>(options_.http)) {}
@@ -79,12 +85,15 @@ HttpClient::Request S3Store::signed_request(Call& call) {
           .body = call.body,
           .max_response = std::max(call.max_response, kMaxErrorBody),
           // A server says nothing while it removes a thousand objects, one after the other.
-          .patience = call.method == "POST" ? 2U : 1U};
+          .patience = call.method == "POST" ? 2U : 1U,
+          .stop = call.stop};
 }
 
 HttpClient::Response S3Store::ask(Call call, const Check& check) {
   const auto begin = std::chrono::steady_clock::now();
   call.host = host();
+  const bool is_tidying_up = stop_.stop_requested();
+  if (!is_tidying_up) call.stop = stop_;
   for (unsigned tries = 1;; ++tries) {
     std::string why;
     try {
@@ -105,11 +114,15 @@ HttpClient::Response S3Store::ask(Call call, const Check& check) {
       if (failure.kind() == HttpFailure::Kind::kTooLarge) refuse_too_large(failure, call);
       why = failure.message();
     }
+    if (call.stop.stop_requested()) throw cancelled(call.host);
+    if (is_tidying_up)
+      throw Error(ErrorKind::kIo, "{}: {} (after a cancellation, so tried once)", call.host, why);
     if (tries == kTries ||
         (tries >= kTriesHoweverLong && std::chrono::steady_clock::now() - begin > kLongestEffort))
       throw Error(ErrorKind::kIo, "{}: {} (tried {} times)", call.host, why, tries);
     spdlog::debug("{} {}: {}, will try again", call.method, call.key, why);
     pause(tries);
+    if (call.stop.stop_requested()) throw cancelled(call.host);
   }
 }
 
@@ -179,12 +192,15 @@ std::string S3Store::redirected_host(const HttpClient::Response& response) const
 }
 
 // Anything between a half and the whole, so that those who failed together don't come together.
+// Less if a stop is requested.
 void S3Store::pause(unsigned tries) const {
   static thread_local std::minstd_rand random{std::random_device()()};
   const auto longest = std::min<std::chrono::milliseconds>(pause_ * (1U << tries), kLongestPause);
   const auto whole = static_cast<int>(longest.count());
-  std::this_thread::sleep_for(
-      std::chrono::milliseconds(std::uniform_int_distribution(whole / 2, whole)(random)));
+  const std::chrono::milliseconds pause(std::uniform_int_distribution(whole / 2, whole)(random));
+  std::mutex mutex;
+  std::unique_lock lock(mutex);
+  std::condition_variable_any().wait_for(lock, stop_, pause, [] { return false; });
 }
 
 HttpClient::Response S3Store::put_object(const std::string& key, std::span<const std::byte> data,

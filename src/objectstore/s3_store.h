@@ -5,13 +5,14 @@
 // of several machines.
 //
 // What may pass is tried again, for about a minute or at least a few times, with growing pauses: no
-// connection, a connection
-// that stalls or breaks, an answer that is cut off or makes no sense, statuses that ask for it.
+// connection, a connection that stalls or breaks, an answer that is cut off or makes no sense,
+// statuses that ask for it.
 #pragma once
 
 #include <atomic>
 #include <map>
 #include <memory>
+#include <stop_token>
 #include <string>
 
 #include "objectstore/http_client.h"
@@ -25,9 +26,11 @@ namespace convoy {
 class S3Store : public ObjectStore {
  public:
   // Asks nothing of the server yet. `client` is made by the options' `http`, and may be shared by
-  // several; null: it gets one of its own. `pause` is what the first repetition waits, about.
+  // several; null: it gets one of its own. When `stop` is requested, what is under way throws
+  // kCancelled within a second or so, not knowing whether it had an effect; what is begun later, by
+  // those who tidy up, is tried once. `pause` is what the first repetition waits, about.
   explicit S3Store(S3Options options, Environment environment = process_environment,
-                   std::shared_ptr<HttpClient> client = nullptr,
+                   std::shared_ptr<HttpClient> client = nullptr, std::stop_token stop = {},
                    std::chrono::milliseconds pause = std::chrono::milliseconds(200));
 
   void put(const std::string& key, std::span<const std::byte> data) override;
@@ -60,6 +63,7 @@ class S3Store : public ObjectStore {
     std::string host = {};
     S3Credentials credentials = {};  // of the last try
     bool has_new_keys = false;
+    std::stop_token stop = {};
   };
   // The answer, of status 2xx, 404, 412, 416 or 501, or that POST is unknown; all others are
   // thrown. `check` throws HttpFailure if a success makes no sense: then it is asked for again.
@@ -84,6 +88,7 @@ class S3Store : public ObjectStore {
   static constexpr std::chrono::seconds kTimeLag{30};
 
   const S3Options options_;
+  const std::stop_token stop_;
   const std::chrono::milliseconds pause_;
   S3CredentialSource credentials_;
   const std::shared_ptr<HttpClient> client_;

@@ -2,132 +2,22 @@
 // is a script; that the client works with real ones is shown in tests/s3.
 #include "objectstore/s3_store.h"
 
+#include <atomic>
 #include <map>
+#include <stop_token>
 #include <thread>
 
-#include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
 
 #include "base/bytes.h"
 #include "base/error.h"
-#include "sys/file.h"
+#include "objectstore/scripted_server_testing.h"
 
 namespace convoy {
 namespace {
 
 using testing::HasSubstr;
-
-struct ServedRequest {
-  std::string method, target;
-  std::map<std::string, std::string> headers;  // names as they came, in lower case
-  std::string body;
-
-  bool has(const std::string& name) const { return headers.contains(name); }
-};
-
-struct Answer {
-  int status = 200;
-  std::map<std::string, std::string> headers = {};
-  std::string body = {};
-};
-
-// Serves one connection after the other, one request in each.
-class ScriptedServer {
- public:
-  using Script = std::function<Answer(const ServedRequest&)>;
-
-  explicit ScriptedServer(Script script)
-      : script_(std::move(script)), listener_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-    sockaddr_in address = {};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof address;
-    auto* const any = reinterpret_cast<sockaddr*>(&address);
-    if (::bind(listener_.get(), any, size) != 0 || ::listen(listener_.get(), 16) != 0 ||
-        ::getsockname(listener_.get(), any, &size) != 0)
-      throw system_error(errno, "the server can't listen");
-    host_ = "127.0.0.1:" + std::to_string(ntohs(address.sin_port));
-    thread_ = std::jthread([this] { serve(); });
-  }
-  ScriptedServer(const ScriptedServer&) = delete;
-  ScriptedServer& operator=(const ScriptedServer&) = delete;
-  ~ScriptedServer() { ::shutdown(listener_.get(), SHUT_RDWR); }
-
-  const std::string& host() const { return host_; }
-  // For what the script uses as well.
-  template <typename Action>
-  auto with_lock(Action&& action) {
-    const std::lock_guard lock(mutex_);
-    return std::forward<Action>(action)();
-  }
-  std::vector<ServedRequest> requests() {
-    return with_lock([&] { return requests_; });
-  }
-
- private:
-  void serve() {
-    while (true) {
-      const UniqueFd connection(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
-      if (!connection) return;
-      const ServedRequest request = receive(connection.get());
-      const Answer answer = with_lock([&] {
-        requests_.push_back(request);
-        return script_(request);
-      });
-      std::string text =
-          fmt::format("HTTP/1.1 {} Something\r\nconnection: close\r\n", answer.status);
-      for (const auto& [name, value] : answer.headers)
-        text += fmt::format("{}: {}\r\n", name, value);
-      if (!answer.headers.contains("content-length"))
-        text += fmt::format("content-length: {}\r\n", answer.body.size());
-      text += "\r\n";
-      if (request.method != "HEAD") text += answer.body;
-      write_all(connection.get(), as_bytes(text));
-    }
-  }
-
-  static ServedRequest receive(int connection) {
-    std::string text;
-    const auto read_more = [&] {
-      std::array<char, 4096> part = {};
-      const ssize_t count = ::read(connection, part.data(), part.size());
-      if (count <= 0) return false;
-      text.append(part.data(), static_cast<std::size_t>(count));
-      return true;
-    };
-    while (text.find("\r\n\r\n") == std::string::npos && read_more()) {
-    }
-    ServedRequest request;
-    std::istringstream head(text.substr(0, text.find("\r\n\r\n")));
-    std::string line;
-    head >> request.method >> request.target;
-    std::getline(head, line);
-    while (std::getline(head, line)) {
-      while (line.ends_with('\r')) line.pop_back();
-      std::string name = line.substr(0, line.find(':'));
-      std::ranges::transform(name, name.begin(), [](unsigned char c) { return std::tolower(c); });
-      const std::size_t value = line.find_first_not_of(' ', name.size() + 1);
-      request.headers[name] = value == std::string::npos ? "" : line.substr(value);
-    }
-    const std::size_t length =
-        request.has("content-length") ? std::stoul(request.headers["content-length"]) : 0;
-    const std::size_t begin = text.find("\r\n\r\n") + 4;
-    while (text.size() < begin + length && read_more()) {
-    }
-    request.body = text.substr(begin);
-    return request;
-  }
-
-  const Script script_;
-  UniqueFd listener_;
-  std::string host_;
-  std::mutex mutex_;
-  std::vector<ServedRequest> requests_;
-  std::jthread thread_;  // last, since it uses all the others
-};
 
 Answer error_answer(int status, const std::string& code) {
   return {.status = status,
@@ -143,14 +33,15 @@ const std::map<std::string, std::string> kKeys = {
     {"AWS_ACCESS_KEY_ID", "access"}, {"AWS_SECRET_ACCESS_KEY", "secret"}, {"HOME", "/nonexistent"}};
 
 S3Store store_at(const ScriptedServer& server, const std::string& settings = "",
-                 std::map<std::string, std::string> variables = kKeys) {
+                 std::map<std::string, std::string> variables = kKeys, std::stop_token stop = {},
+                 std::chrono::milliseconds pause = std::chrono::milliseconds(1)) {
   const Environment environment = [variables = std::move(variables)](const char* name) {
     const auto found = variables.find(name);
     return found == variables.end() ? std::nullopt : std::optional(found->second);
   };
   return S3Store(resolve_s3({.bucket = "bucket", .region = "", .path = "p/"}, "s3://bucket/p/",
                             "http://" + server.host(), parse_ini(settings), environment),
-                 environment, nullptr, std::chrono::milliseconds(1));
+                 environment, nullptr, std::move(stop), pause);
 }
 
 ErrorKind kind_of(const std::function<void()>& action) {
@@ -333,6 +224,40 @@ TEST(S3StoreTest, GivesUpInTheEnd) {
   ScriptedServer server([&](const ServedRequest&) { return Answer{.status = 503}; });
   EXPECT_EQ(kind_of([&] { store_at(server).get("key", 1); }), ErrorKind::kIo);
   EXPECT_EQ(server.requests().size(), 9U);
+}
+
+// A pause that nobody waits for.
+constexpr std::chrono::hours kForever{1};
+
+TEST(S3StoreTest, EndsItsRepetitionsWhenItIsStopped) {
+  std::stop_source stop;
+  ScriptedServer server([&](const ServedRequest&) { return Answer{.status = 503}; });
+  S3Store store = store_at(server, "", kKeys, stop.get_token(), kForever);
+  const std::jthread stopping([&] {
+    while (server.requests().empty()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    stop.request_stop();
+  });
+  EXPECT_EQ(kind_of([&] { store.get("key", 1); }), ErrorKind::kCancelled);
+  EXPECT_EQ(kind_of([&] { store.remove("key"); }), ErrorKind::kIo);  // as those do who tidy up
+  EXPECT_EQ(server.requests().size(), 2U);
+}
+
+TEST(S3StoreTest, EndsARequestThatIsUnderWayWhenItIsStopped) {
+  std::stop_source stop;
+  std::atomic<bool> has_ended = false;
+  ScriptedServer server([&](const ServedRequest& request) {
+    if (request.target == "/bucket/p/hangs") {
+      stop.request_stop();
+      while (!has_ended) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return object_answer("text");
+  });
+  S3Store store = store_at(server, "", kKeys, stop.get_token());
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_EQ(kind_of([&] { store.get("hangs", 100); }), ErrorKind::kCancelled);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20));  // a stall is 30
+  has_ended = true;
+  EXPECT_EQ(as_text(store.get("key", 100)), "text");
 }
 
 TEST(S3StoreTest, SendsWhatTheSettingsSay) {

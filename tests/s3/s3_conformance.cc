@@ -22,6 +22,7 @@ std::shared_ptr<ObjectStore> make_store_under_a_new_path() {
   S3Options options = resolve_s3(location, "s3://conformance/", "", {}, process_environment);
   options.http.stall_timeout = std::chrono::seconds(setting("S3_TEST_STALL_SECONDS", 30));
   return std::make_shared<S3Store>(std::move(options), process_environment, nullptr,
+                                   std::stop_token(),
                                    std::chrono::milliseconds(setting("S3_TEST_PAUSE_MS", 200)));
 }
 

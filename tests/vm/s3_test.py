@@ -5,6 +5,8 @@ while the server fails now and then, and while it is away."""
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +28,7 @@ from servers import KEYS, environment, s3cmd, swift  # noqa: E402
 DATA2, META2 = os.environ.get("DISK_DATA2", ""), os.environ.get("DISK_META2", "")
 ROOT2, SOCKET2 = Path("/var/lib/convoy2"), Path("/run/convoy2.sock")
 BUCKET = "s3://backups"
+CONVOY = ["convoy", "--socket", SOCKET]
 
 
 class S3(PoolTest):
@@ -177,6 +180,26 @@ class S3(PoolTest):
         server.__exit__(None, None, None)
         self.daemon.stop()
         os.environ.update(environment(self.port))
+
+    def test_nobody_waits_for_a_server_any_longer_than_he_wants(self) -> None:
+        snapshot = self.snapshot()
+        with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never answers
+            endpoint = f"--s3-endpoint=http://127.0.0.1:{silent.getsockname()[1]}"
+            backup = [*CONVOY, "backup", endpoint, "create", snapshot, "--dest", self.url]
+            for words in (backup, [*CONVOY, "backup", endpoint, "list", self.url]):
+                client = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+                self.addCleanup(client.communicate)
+                time.sleep(2)
+                self.assertIsNone(client.poll())
+                begin = time.monotonic()
+                if words == backup:
+                    client.send_signal(signal.SIGINT)
+                else:
+                    self.daemon.stop()
+                output, _ = client.communicate(timeout=60)
+                self.assertLess(time.monotonic() - begin, 20, output)  # the first try alone takes 30 s
+                self.assertRegex(json.loads(output)["Error"], "cancelled|did not finish its answer")
+        self.daemon.start()
 
     def test_options_and_errors(self) -> None:
         url = self.back_up()

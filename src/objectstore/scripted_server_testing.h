@@ -1,0 +1,137 @@
+// A server of HTTP for tests, whose answers are a script's.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <cerrno>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <arpa/inet.h>
+#include <fmt/format.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "sys/file.h"
+
+namespace convoy {
+
+struct ServedRequest {
+  std::string method, target;
+  std::map<std::string, std::string> headers;  // names as they came, in lower case
+  std::string body;
+
+  bool has(const std::string& name) const { return headers.contains(name); }
+};
+
+struct Answer {
+  int status = 200;
+  std::map<std::string, std::string> headers = {};
+  std::string body = {};
+};
+
+// Serves one connection after the other, one request in each.
+class ScriptedServer {
+ public:
+  using Script = std::function<Answer(const ServedRequest&)>;
+
+  explicit ScriptedServer(Script script)
+      : script_(std::move(script)), listener_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof address;
+    auto* const any = reinterpret_cast<sockaddr*>(&address);
+    if (::bind(listener_.get(), any, size) != 0 || ::listen(listener_.get(), 16) != 0 ||
+        ::getsockname(listener_.get(), any, &size) != 0)
+      throw system_error(errno, "the server can't listen");
+    host_ = "127.0.0.1:" + std::to_string(ntohs(address.sin_port));
+    thread_ = std::jthread([this] { serve(); });
+  }
+  ScriptedServer(const ScriptedServer&) = delete;
+  ScriptedServer& operator=(const ScriptedServer&) = delete;
+  ~ScriptedServer() { ::shutdown(listener_.get(), SHUT_RDWR); }
+
+  const std::string& host() const { return host_; }
+  // For what the script uses as well.
+  template <typename Action>
+  auto with_lock(Action&& action) {
+    const std::lock_guard lock(mutex_);
+    return std::forward<Action>(action)();
+  }
+  std::vector<ServedRequest> requests() {
+    return with_lock([&] { return requests_; });
+  }
+
+ private:
+  void serve() {
+    while (true) {
+      const UniqueFd connection(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+      if (!connection) return;
+      const ServedRequest request = receive(connection.get());
+      const Answer answer = with_lock([&] {
+        requests_.push_back(request);
+        return script_(request);
+      });
+      std::string text =
+          fmt::format("HTTP/1.1 {} Something\r\nconnection: close\r\n", answer.status);
+      for (const auto& [name, value] : answer.headers)
+        text += fmt::format("{}: {}\r\n", name, value);
+      if (!answer.headers.contains("content-length"))
+        text += fmt::format("content-length: {}\r\n", answer.body.size());
+      text += "\r\n";
+      if (request.method != "HEAD") text += answer.body;
+      write_all(connection.get(), as_bytes(text));
+    }
+  }
+
+  static ServedRequest receive(int connection) {
+    std::string text;
+    const auto read_more = [&] {
+      std::array<char, 4096> part = {};
+      const ssize_t count = ::read(connection, part.data(), part.size());
+      if (count <= 0) return false;
+      text.append(part.data(), static_cast<std::size_t>(count));
+      return true;
+    };
+    while (text.find("\r\n\r\n") == std::string::npos && read_more()) {
+    }
+    ServedRequest request;
+    std::istringstream head(text.substr(0, text.find("\r\n\r\n")));
+    std::string line;
+    head >> request.method >> request.target;
+    std::getline(head, line);
+    while (std::getline(head, line)) {
+      while (line.ends_with('\r')) line.pop_back();
+      std::string name = line.substr(0, line.find(':'));
+      std::ranges::transform(name, name.begin(), [](unsigned char c) { return std::tolower(c); });
+      const std::size_t value = line.find_first_not_of(' ', name.size() + 1);
+      request.headers[name] = value == std::string::npos ? "" : line.substr(value);
+    }
+    const std::size_t length =
+        request.has("content-length") ? std::stoul(request.headers["content-length"]) : 0;
+    const std::size_t begin = text.find("\r\n\r\n") + 4;
+    while (text.size() < begin + length && read_more()) {
+    }
+    request.body = text.substr(begin);
+    return request;
+  }
+
+  const Script script_;
+  UniqueFd listener_;
+  std::string host_;
+  std::mutex mutex_;
+  std::vector<ServedRequest> requests_;
+  std::jthread thread_;  // last, since it uses all the others
+};
+
+}  // namespace convoy
