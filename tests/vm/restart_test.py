@@ -23,6 +23,7 @@ from support import (
     NotStarted,
     PoolTest,
     allow_kernel,
+    check_after_a_cut,
     convoy,
     convoy_error,
     convoy_json,
@@ -166,6 +167,7 @@ class Restart(PoolTest):
         held = int(run("dmsetup", "status", "convoy-pool").stdout.split()[6])
         run("dmsetup", "message", "convoy-pool", "0", "release_metadata_snap")
         self.cut_while_a_metadata_snapshot_is_taken(held)
+        check_after_a_cut(META)  # which tells this from damage
         run("dmsetup", "create", "convoy-pool", "--uuid", uuid, "--table", table)
         # It is used until the block has been taken for something else.
         for what in ("create_thin", "delete"):
