@@ -2,8 +2,9 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
+#include <chrono>
 #include <numeric>
+#include <thread>
 #include <utility>
 
 #include <liburing.h>
@@ -90,12 +91,12 @@ void IoRing::collect() {
 }
 
 // Waits until no more than `left` are in flight: the kernel still writes into the buffers of what
-// it has.
+// it has. That goes on if it refuses to wait for it.
 void IoRing::drain(std::size_t left) {
   while (in_flight_.size() > left) {
     io_uring_cqe* done = nullptr;
-    const int error = ::io_uring_wait_cqe(ring_.get(), &done);
-    if (error != 0 && error != -EINTR) std::abort();  // the buffers can neither be used nor freed
+    if (::io_uring_wait_cqe(ring_.get(), &done) != 0)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
     collect();
   }
 }
