@@ -8,6 +8,8 @@ import tempfile
 import unittest
 from pathlib import Path
 
+from metadata_blocks import BITMAP, BLOCK, SUPERBLOCK, seal
+
 TOOLS = Path(os.environ.get("CONVOY_BUILD_DIR", "build")).resolve() / "bin/convoy-pdata_tools"
 ENVIRONMENT = os.environ | {"PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}
 
@@ -18,27 +20,6 @@ def debians(*words: str | Path) -> subprocess.CompletedProcess:
 
 def ours(*words: str | Path) -> subprocess.CompletedProcess:
     return debians(TOOLS, *words)
-
-
-BLOCK = 4096
-SUPERBLOCK, BITMAP = 160774, 240779  # the kernel's constants, by which a checksum tells what a block is
-
-
-def crc32c(data: bytes) -> int:
-    """As the kernel's persistent-data library uses it: not inverted at the end."""
-    register = 0xFFFFFFFF
-    for byte in data:
-        register ^= byte
-        for _ in range(8):
-            register = register >> 1 ^ (0x82F63B78 if register & 1 else 0)
-    return register
-
-
-def seal(content: bytearray, number: int, kind: int) -> None:
-    """Makes the checksum of a block right again."""
-    begin = number * BLOCK
-    checksum = crc32c(content[begin + 4 : begin + BLOCK]) ^ kind
-    content[begin : begin + 4] = checksum.to_bytes(4, "little")
 
 
 def number_at(content: bytes, offset: int) -> int:

@@ -8,30 +8,15 @@ from pathlib import Path
 
 from support import META, dm_devices, run
 
-BLOCK = 4096
-SUPERBLOCK, NODE, BITMAP, INDEX = 160774, 121107, 240779, 160478  # the kernel's constants, by which a checksum tells the kind
+from metadata_blocks import BITMAP, BLOCK, INDEX, NODE, SUPERBLOCK, crc32c
+
 KINDS = (SUPERBLOCK, NODE, BITMAP, INDEX)  # in the order in which the fuzz target numbers them
 UNKNOWN = 15
 POOL, ZERO = "seed", "nothing"
 
 
-def crc32c_table() -> list[int]:
-    table = []
-    for byte in range(256):
-        for _ in range(8):
-            byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
-        table.append(byte)
-    return table
-
-
-TABLE = crc32c_table()
-
-
 def kind_of(block: bytes) -> int:
-    register = 0xFFFFFFFF
-    for byte in block[4:]:
-        register = register >> 8 ^ TABLE[(register ^ byte) & 0xFF]
-    difference = register ^ int.from_bytes(block[:4], "little")
+    difference = crc32c(block[4:]) ^ int.from_bytes(block[:4], "little")
     return KINDS.index(difference) if difference in KINDS else UNKNOWN
 
 

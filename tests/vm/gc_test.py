@@ -5,15 +5,13 @@
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import unittest
 from pathlib import Path
 
 from support import KIB, MIB, PoolTest, convoy, convoy_error, convoy_json, device_digest, file_digest, run, snapshot_device
 
-sys.path.append(str(Path(__file__).parent.parent / "functional"))
-import second_reader  # noqa: E402
+import second_reader
 
 
 class Gc(PoolTest):

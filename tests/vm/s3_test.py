@@ -15,12 +15,11 @@ import unittest
 from pathlib import Path
 
 from support import (
-    MIB, ROOT, SOCKET, Daemon, PoolTest, convoy, convoy_error, convoy_json, device_digest, docker, file_digest, pool_options, run,
+    MIB, ROOT, SOCKET, TREE, Daemon, PoolTest, convoy, convoy_error, convoy_json, device_digest, docker, file_digest, pool_options, run,
     snapshot_device, thin_check, wait_until, wipe,
 )
 
-TREE = Path(__file__).resolve().parents[2]
-sys.path += [str(TREE / "tests/s3"), str(TREE / "tests/functional")]
+sys.path.append(str(TREE / "tests/s3"))
 import second_reader  # noqa: E402
 from fault_proxy import FaultProxy  # noqa: E402
 from servers import KEYS, environment, s3cmd, swift  # noqa: E402

@@ -12,10 +12,15 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import unittest
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+TREE = Path(__file__).resolve().parents[2]
+sys.path.append(str(TREE / "tests/functional"))
+from metadata_blocks import SUPERBLOCK, seal  # noqa: E402
 
 ROOT = Path("/var/lib/convoy")
 SOCKET = Path("/run/convoy/convoy.sock")
@@ -23,7 +28,6 @@ LOG = Path("/var/log/convoy-test.log")
 DATA = os.environ.get("DISK_DATA", "")
 META = os.environ.get("DISK_META", "")
 
-TREE = Path(__file__).resolve().parents[2]
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 
@@ -310,19 +314,9 @@ def thin_check(device: str = META, *options: str) -> None:
     run("convoy-pdata_tools", "thin_check", *options, device)
 
 
-def crc32c(data: bytes) -> int:
-    """As the kernel's persistent-data library uses it: not inverted at the end."""
-    register = 0xFFFFFFFF
-    for byte in data:
-        register ^= byte
-        for _ in range(8):
-            register = register >> 1 ^ (0x82F63B78 if register & 1 else 0)
-    return register
-
-
 def seal_superblock(block: bytearray) -> bytearray:
     """With the checksum that the kernel asks for."""
-    block[:4] = (crc32c(bytes(block[4:])) ^ 160774).to_bytes(4, "little")
+    seal(block, 0, SUPERBLOCK)
     return block
 
 
