@@ -302,6 +302,15 @@ void KernelThinPool::set_transaction_id(std::uint64_t from, std::uint64_t to) {
     throw system_error(
         error, fmt::format("pool {}: can't go from transaction {} to {}", table_.name, from, to));
   }
+  // The kernel answers with success also if the commit fails that belongs to it (dm-thin.c,
+  // pool_message), and then goes back to the transaction before.
+  const PoolStatus now = status();
+  if (now.transaction_id != to || now.mode == PoolStatus::Mode::kReadOnly ||
+      now.mode == PoolStatus::Mode::kFailed)
+    throw Error(ErrorKind::kIo,
+                "pool {}: transaction {} may not have been committed: can its metadata device be "
+                "written?",
+                table_.name, to);
 }
 
 void KernelThinPool::reserve_metadata_snapshot() {

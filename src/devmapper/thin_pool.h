@@ -82,7 +82,8 @@ class ThinPool {
   // kUnchanged if there is no such device; kBusy if it is active.
   virtual Effect delete_thin(ThinId id) = 0;
 
-  // Compare and set, committed with all changes before it.
+  // Compare and set, committed with all changes before it. After kIo it may or may not have been: a
+  // pool that is read-only since then tells when it is active again.
   virtual void set_transaction_id(std::uint64_t from, std::uint64_t to) = 0;
 
   // Uses the whole of the devices, which have become larger under the running pool. Who uses thin
