@@ -14,6 +14,9 @@
 namespace convoy {
 namespace {
 
+// Bodies that take a slow line minutes. A lease that waits for them is taken for a dead host's.
+constexpr std::size_t kLarge = 1U << 20U;
+
 // Before the first use by any thread.
 void start_libcurl() {
   static const CURLcode started = ::curl_global_init(CURL_GLOBAL_DEFAULT);
@@ -221,7 +224,6 @@ class HttpClient::Connection {
       headers.add(value.empty() ? name + ";" : fmt::format("{}: {}", name, value));
     // Packs are not sent before the server has taken what stands above them; else a refusal costs
     // as much as a success.
-    constexpr std::size_t kLarge = 1U << 20U;
     if (request.body.size() < kLarge) headers.add("Expect:");
     return headers;
   }
@@ -280,10 +282,15 @@ class HttpClient::Connection {
 // For the length of one request.
 class HttpClient::Borrowed {
  public:
-  explicit Borrowed(HttpClient& client) : client_(client) {
+  Borrowed(HttpClient& client, bool is_large) : client_(client), is_large_(is_large) {
+    const unsigned all = client.options_.connections;
+    const unsigned for_large = std::max(all, 2U) - 1;
     std::unique_lock lock(client.mutex_);
-    client.returned_.wait(lock, [&] { return client.in_use_ < client.options_.connections; });
+    client.returned_.wait(lock, [&] {
+      return client.in_use_ < all && (!is_large || client.in_use_by_large_ < for_large);
+    });
     ++client.in_use_;
+    if (is_large) ++client.in_use_by_large_;
     if (client.idle_.empty()) return;
     connection_ = std::move(client.idle_.back());
     client.idle_.pop_back();
@@ -293,8 +300,9 @@ class HttpClient::Borrowed {
   ~Borrowed() {
     const std::lock_guard lock(client_.mutex_);
     --client_.in_use_;
+    if (is_large_) --client_.in_use_by_large_;
     if (connection_) client_.idle_.push_back(std::move(connection_));
-    client_.returned_.notify_one();
+    client_.returned_.notify_all();
   }
 
   Connection& connection() {
@@ -304,6 +312,7 @@ class HttpClient::Borrowed {
 
  private:
   HttpClient& client_;
+  const bool is_large_;
   std::unique_ptr<Connection> connection_;
 };
 
@@ -317,8 +326,8 @@ HttpClient::HttpClient(HttpOptions options)
 
 HttpClient::~HttpClient() = default;
 
-HttpClient::Response HttpClient::perform(const std::function<Request()>& make) {
-  Borrowed borrowed(*this);
+HttpClient::Response HttpClient::perform(const std::function<Request()>& make, std::size_t size) {
+  Borrowed borrowed(*this, size >= kLarge);
   return borrowed.connection().perform(make(), upload_, download_);
 }
 

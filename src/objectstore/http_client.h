@@ -87,9 +87,10 @@ class HttpClient {
   HttpClient& operator=(const HttpClient&) = delete;
 
   // The answer to GET, HEAD, PUT, POST or DELETE, whatever its status; redirections are not
-  // followed. `make` is called when a connection is free, which may take a while. Throws
-  // HttpFailure, and what `make` throws.
-  Response perform(const std::function<Request()>& make);
+  // followed. `make` is called when a connection is free, which may take a while: large bodies (the
+  // body will have `size` bytes) leave one to all that is small. Throws HttpFailure, and what
+  // `make` throws.
+  Response perform(const std::function<Request()>& make, std::size_t size = 0);
 
  private:
   class Connection;
@@ -102,6 +103,7 @@ class HttpClient {
   std::mutex mutex_;
   std::condition_variable returned_;
   unsigned in_use_ = 0;
+  unsigned in_use_by_large_ = 0;
   std::vector<std::unique_ptr<Connection>> idle_;  // the one used last at the end
 };
 

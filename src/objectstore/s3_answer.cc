@@ -75,6 +75,17 @@ void check_range(const HttpClient::Response& response, std::uint64_t offset, std
     ask_again("the answer is another range than was asked for");
 }
 
+void check_removed(const HttpClient::Response& response) {
+  constexpr long kNoContent = 204;
+  if (response.status != kNoContent && !response.header("x-amz-request-id"))
+    ask_again("the answer is none of S3's");
+}
+
+bool is_behind_the_end(const HttpClient::Response& response) {
+  return s3_error_code(response) == "InvalidRange" ||
+         response.header("content-range").value_or("").starts_with("bytes */");
+}
+
 ObjectInfo parse_head(const std::string& key, const HttpClient::Response& response) {
   check_is_object(response);
   const auto size = parse_number<std::uint64_t>(response.header("content-length").value_or(""));

@@ -26,6 +26,11 @@ void check_whole(const HttpClient::Response& response);
 // `offset` on.
 void check_range(const HttpClient::Response& response, std::uint64_t offset, std::size_t length);
 
+// Throws unless it comes from a server of S3, which has removed the object.
+void check_removed(const HttpClient::Response& response);
+// Whether status 416 is the server's, and says that the object ends before.
+bool is_behind_the_end(const HttpClient::Response& response);
+
 // Size and time of the object `key`, from an answer to HEAD.
 ObjectInfo parse_head(const std::string& key, const HttpClient::Response& response);
 

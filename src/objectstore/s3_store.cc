@@ -31,6 +31,9 @@ constexpr unsigned kTriesHoweverLong = 4;
 // for minutes.
 constexpr std::size_t kLeastOfAClass = 128UL * 1024;
 
+// Whoever tidies up sends leases, plans and notes, and no packs.
+constexpr std::size_t kMostToTidyUp = 1024UL * 1024;
+
 // XML of errors, and of a page of 1000 objects with keys of at most 1024 bytes.
 constexpr std::size_t kMaxErrorBody = 64UL * 1024;
 constexpr std::size_t kMaxListPage = 4UL * 1024 * 1024;
@@ -65,12 +68,16 @@ std::string S3Store::host() const {
              : options_.host;
 }
 
-HttpClient::Request S3Store::signed_request(Call& call) {
+std::string S3Store::path_of(const Call& call) const {
   std::string path = "/";
   if (options_.addressing == S3Options::Addressing::kPath) path += options_.bucket + "/";
   if (!call.key.empty()) path += options_.path + call.key;
+  return encode_uri(path, Slash::kKept);
+}
+
+HttpClient::Request S3Store::signed_request(Call& call) {
   S3Request request{.method = call.method,
-                    .path = encode_uri(path, Slash::kKept),
+                    .path = path_of(call),
                     .query = call.query,
                     .headers = call.headers,
                     .payload = sha256(call.body)};
@@ -93,11 +100,15 @@ HttpClient::Response S3Store::ask(Call call, const Check& check) {
   const auto begin = std::chrono::steady_clock::now();
   call.host = host();
   const bool is_tidying_up = stop_.stop_requested();
-  if (!is_tidying_up) call.stop = stop_;
+  if (!is_tidying_up)
+    call.stop = stop_;
+  else if (call.body.size() > kMostToTidyUp)
+    throw cancelled(call.host);
   for (unsigned tries = 1;; ++tries) {
     std::string why;
     try {
-      HttpClient::Response response = client_->perform([&] { return signed_request(call); });
+      HttpClient::Response response =
+          client_->perform([&] { return signed_request(call); }, call.body.size());
       why = why_not(response, call);
       if (why.empty()) {
         if (check && is_success(response)) check(response);
@@ -148,8 +159,9 @@ std::string S3Store::why_not(const HttpClient::Response& response, Call& call) {
       // Not all servers have that header: what they answer to GET has a code.
       if (call.method == "HEAD" && ask(first_byte_of(call.key)).status == 404) return {};
       return "HTTP status 404 that is not S3's";
-    case 412:
     case 416:
+      return is_behind_the_end(response) ? "" : "HTTP status 416 that is not S3's";
+    case 412:
     case 501:
       return {};
     default:
@@ -160,7 +172,7 @@ std::string S3Store::why_not(const HttpClient::Response& response, Call& call) {
     credentials_.forget(call.credentials);
     return code;
   }
-  if (const std::string other = redirected_host(response);
+  if (const std::string other = redirected_host(response, call);
       !other.empty() && other != std::exchange(call.host, other))
     return "it is served at " + other;
   // What is missing is not said in any other way.
@@ -183,12 +195,15 @@ S3Store::Call S3Store::first_byte_of(const std::string& key) {
 }
 
 // Where a bucket is that was made just now, and whose name not all servers of the cloud know yet;
-// empty if the answer does not say it.
-std::string S3Store::redirected_host(const HttpClient::Response& response) const {
+// empty if the answer does not say it, or names another path there.
+std::string S3Store::redirected_host(const HttpClient::Response& response, const Call& call) const {
   if (response.status != 307) return {};
-  const std::string server = server_in(response.header("location").value_or(""));
+  const std::string location = response.header("location").value_or("");
+  const std::string server = server_in(location);
   const std::string scheme = options_.scheme + "://";
-  return server.starts_with(scheme) ? server.substr(scheme.size()) : "";
+  if (!server.starts_with(scheme)) return {};
+  const std::string path = location.substr(server.size(), location.find('?') - server.size());
+  return path == path_of(call) ? server.substr(scheme.size()) : "";
 }
 
 // Anything between a half and the whole, so that those who failed together don't come together.
@@ -274,7 +289,10 @@ std::size_t S3Store::get_range(const std::string& key, std::uint64_t offset,
              .headers = {{"range", fmt::format("bytes={}-{}", offset, offset + length - 1)}},
              .max_response = length},
             [&](const HttpClient::Response& part) {
-              if (part.status == 206) check_range(part, offset, length);
+              if (part.status == 206)
+                check_range(part, offset, length);
+              else
+                check_is_object(part);
             });
     if (response.status == 404) throw Error(ErrorKind::kNotFound, "there is no such object");
     if (response.status == 416) return std::size_t{0};
@@ -354,7 +372,7 @@ std::vector<std::string> S3Store::list_directories(const std::string& prefix) {
 void S3Store::remove(const std::string& key) {
   check_key(key);
   with_context(key, [&] {
-    const HttpClient::Response response = ask({.method = "DELETE", .key = key});
+    const HttpClient::Response response = ask({.method = "DELETE", .key = key}, &check_removed);
     if (!is_success(response) && response.status != 404) throw s3_error(response, options_);
   });
 }

@@ -28,7 +28,8 @@ class S3Store : public ObjectStore {
   // Asks nothing of the server yet. `client` is made by the options' `http`, and may be shared by
   // several; null: it gets one of its own. When `stop` is requested, what is under way throws
   // kCancelled within a second or so, not knowing whether it had an effect; what is begun later, by
-  // those who tidy up, is tried once. `pause` is what the first repetition waits, about.
+  // those who tidy up, is tried once, and packs are refused. `pause` is what the first repetition
+  // waits, about.
   explicit S3Store(S3Options options, Environment environment = process_environment,
                    std::shared_ptr<HttpClient> client = nullptr, std::stop_token stop = {},
                    std::chrono::milliseconds pause = std::chrono::milliseconds(200));
@@ -69,10 +70,11 @@ class S3Store : public ObjectStore {
   // thrown. `check` throws HttpFailure if a success makes no sense: then it is asked for again.
   using Check = std::function<void(const HttpClient::Response& response)>;
   HttpClient::Response ask(Call call, const Check& check = {});
+  std::string path_of(const Call& call) const;  // as it stands in the URL
   HttpClient::Request signed_request(Call& call);
   std::string why_not(const HttpClient::Response& response, Call& call);
   static Call first_byte_of(const std::string& key);
-  std::string redirected_host(const HttpClient::Response& response) const;
+  std::string redirected_host(const HttpClient::Response& response, const Call& call) const;
   void refuse_too_large(const HttpFailure& failure, const Call& call) const;
   void pause(unsigned tries) const;
   HttpClient::Response put_object(const std::string& key, std::span<const std::byte> data,

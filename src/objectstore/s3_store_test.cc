@@ -32,7 +32,8 @@ Answer object_answer(const std::string& body = "") {
 const std::map<std::string, std::string> kKeys = {
     {"AWS_ACCESS_KEY_ID", "access"}, {"AWS_SECRET_ACCESS_KEY", "secret"}, {"HOME", "/nonexistent"}};
 
-S3Store store_at(const ScriptedServer& server, const std::string& settings = "",
+template <typename Server>
+S3Store store_at(const Server& server, const std::string& settings = "",
                  std::map<std::string, std::string> variables = kKeys, std::stop_token stop = {},
                  std::chrono::milliseconds pause = std::chrono::milliseconds(1)) {
   const Environment environment = [variables = std::move(variables)](const char* name) {
@@ -80,6 +81,28 @@ TEST(S3StoreTest, DoesNotTakeAPagesWordForAnAnswer) {
   store.put("key", as_bytes("text"));
   EXPECT_EQ(as_text(store.get("key", 100)), "text");
   EXPECT_EQ(server.requests().size(), 4U);
+}
+
+TEST(S3StoreTest, DoesNotTakeAPagesWordForAPartOrARemoval) {
+  int calls = 0;
+  ScriptedServer server([&](const ServedRequest& request) {
+    const bool is_first = ++calls % 2 == 1;
+    const bool is_behind_the_end = request.target == "/bucket/p/short";
+    if (is_first) return Answer{.status = is_behind_the_end ? 416 : 200, .body = "<html>"};
+    if (request.method == "DELETE") return Answer{.status = 204};
+    if (is_behind_the_end) return error_answer(416, "InvalidRange");
+    Answer answer = object_answer("text");
+    answer.status = 206;
+    answer.headers["content-range"] = "bytes 0-3/10";
+    return answer;
+  });
+  S3Store store = store_at(server);
+  std::array<std::byte, 4> part = {};
+  EXPECT_EQ(store.get_range("key", 0, part), 4U);
+  EXPECT_EQ(as_text(part), "text");
+  store.remove("key");
+  EXPECT_EQ(store.get_range("short", 0, part), 0U);
+  EXPECT_EQ(server.requests().size(), 6U);
 }
 
 TEST(S3StoreTest, TakesOnlyTheWholeOfWhatItAskedFor) {
@@ -240,6 +263,9 @@ TEST(S3StoreTest, EndsItsRepetitionsWhenItIsStopped) {
   EXPECT_EQ(kind_of([&] { store.get("key", 1); }), ErrorKind::kCancelled);
   EXPECT_EQ(kind_of([&] { store.remove("key"); }), ErrorKind::kIo);  // as those do who tidy up
   EXPECT_EQ(server.requests().size(), 2U);
+  const std::vector<std::byte> pack(2UL * 1024 * 1024);
+  EXPECT_EQ(kind_of([&] { store.put("pack", pack); }), ErrorKind::kCancelled);
+  EXPECT_EQ(server.requests().size(), 2U);
 }
 
 TEST(S3StoreTest, EndsARequestThatIsUnderWayWhenItIsStopped) {
@@ -258,6 +284,33 @@ TEST(S3StoreTest, EndsARequestThatIsUnderWayWhenItIsStopped) {
   EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20));  // a stall is 30
   has_ended = true;
   EXPECT_EQ(as_text(store.get("key", 100)), "text");
+}
+
+// A lease must not wait for packs.
+TEST(S3StoreTest, LeavesAConnectionToWhatIsSmall) {
+  std::stop_source stop;
+  const SilentServer server;
+  S3Store store = store_at(server, "[default]\nconnections = 2\n", kKeys, stop.get_token());
+  const std::vector<std::byte> pack(2UL * 1024 * 1024);
+  const auto put = [&](std::span<const std::byte> bytes) {
+    return std::jthread([&store, bytes] {
+      EXPECT_EQ(kind_of([&] { store.put("key", bytes); }), ErrorKind::kCancelled);
+    });
+  };
+  const auto await_connections = [&](int count) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (server.connections() < count && std::chrono::steady_clock::now() < end)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    EXPECT_EQ(server.connections(), count);
+  };
+  const std::jthread first = put(pack);
+  await_connections(1);
+  const std::jthread second = put(pack);
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  await_connections(1);
+  const std::jthread lease = put(std::span(pack).first(100));
+  await_connections(2);
+  stop.request_stop();
 }
 
 TEST(S3StoreTest, SendsWhatTheSettingsSay) {
@@ -313,6 +366,10 @@ TEST(S3StoreTest, FollowsABucketToItsServer) {
   });
   EXPECT_EQ(as_text(store_at(server).get("key", 100)), "there");
   EXPECT_EQ(other.requests().at(0).headers.at("host"), other.host());
+  ScriptedServer elsewhere([&](const ServedRequest&) {
+    return Answer{.status = 307, .headers = {{"location", "http://" + other.host() + "/p/key"}}};
+  });
+  EXPECT_EQ(kind_of([&] { store_at(elsewhere).get("key", 100); }), ErrorKind::kInvalidArgument);
 }
 
 std::string keys_json(const std::string& name, std::chrono::minutes left) {

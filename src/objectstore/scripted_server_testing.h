@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cctype>
 #include <cerrno>
 #include <functional>
@@ -39,29 +40,65 @@ struct Answer {
   std::string body = {};
 };
 
+// A port of the loopback interface.
+class LoopbackListener {
+ public:
+  LoopbackListener() : socket_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof address;
+    auto* const any = reinterpret_cast<sockaddr*>(&address);
+    if (::bind(socket_.get(), any, size) != 0 || ::listen(socket_.get(), 16) != 0 ||
+        ::getsockname(socket_.get(), any, &size) != 0)
+      throw system_error(errno, "the server can't listen");
+    host_ = "127.0.0.1:" + std::to_string(ntohs(address.sin_port));
+  }
+
+  const std::string& host() const { return host_; }
+  // The next connection; none after shut_down().
+  UniqueFd accept() const {
+    return UniqueFd(::accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  }
+  void shut_down() { ::shutdown(socket_.get(), SHUT_RDWR); }
+
+ private:
+  UniqueFd socket_;
+  std::string host_;
+};
+
+// Takes connections, and says nothing.
+class SilentServer {
+ public:
+  ~SilentServer() { listener_.shut_down(); }
+
+  const std::string& host() const { return listener_.host(); }
+  int connections() const { return count_; }
+
+ private:
+  LoopbackListener listener_;
+  std::atomic<int> count_ = 0;
+  std::vector<UniqueFd> connections_;
+  std::jthread thread_{[this] {
+    while (UniqueFd connection = listener_.accept()) {
+      connections_.push_back(std::move(connection));
+      ++count_;
+    }
+  }};
+};
+
 // Serves one connection after the other, one request in each.
 class ScriptedServer {
  public:
   using Script = std::function<Answer(const ServedRequest&)>;
 
   explicit ScriptedServer(Script script)
-      : script_(std::move(script)), listener_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-    sockaddr_in address = {};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof address;
-    auto* const any = reinterpret_cast<sockaddr*>(&address);
-    if (::bind(listener_.get(), any, size) != 0 || ::listen(listener_.get(), 16) != 0 ||
-        ::getsockname(listener_.get(), any, &size) != 0)
-      throw system_error(errno, "the server can't listen");
-    host_ = "127.0.0.1:" + std::to_string(ntohs(address.sin_port));
-    thread_ = std::jthread([this] { serve(); });
-  }
+      : script_(std::move(script)), thread_([this] { serve(); }) {}
   ScriptedServer(const ScriptedServer&) = delete;
   ScriptedServer& operator=(const ScriptedServer&) = delete;
-  ~ScriptedServer() { ::shutdown(listener_.get(), SHUT_RDWR); }
+  ~ScriptedServer() { listener_.shut_down(); }
 
-  const std::string& host() const { return host_; }
+  const std::string& host() const { return listener_.host(); }
   // For what the script uses as well.
   template <typename Action>
   auto with_lock(Action&& action) {
@@ -74,9 +111,7 @@ class ScriptedServer {
 
  private:
   void serve() {
-    while (true) {
-      const UniqueFd connection(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
-      if (!connection) return;
+    while (const UniqueFd connection = listener_.accept()) {
       const ServedRequest request = receive(connection.get());
       const Answer answer = with_lock([&] {
         requests_.push_back(request);
@@ -127,8 +162,7 @@ class ScriptedServer {
   }
 
   const Script script_;
-  UniqueFd listener_;
-  std::string host_;
+  LoopbackListener listener_;
   std::mutex mutex_;
   std::vector<ServedRequest> requests_;
   std::jthread thread_;  // last, since it uses all the others
