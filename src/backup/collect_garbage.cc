@@ -75,6 +75,7 @@ class Collector {
 
   void collect();
   bool read_own_packs();
+  void remove_record();
   void find_live_slots(const BackupRecord& record);
   Timestamp put_plan_for_time();
   void revoke_dead_writers(Timestamp now);
@@ -131,11 +132,28 @@ bool Collector::run_deletion() {
   const bool existed = read_own_packs();
   if (existed || !objects_.list_directories(lineage_prefix(lineage_)).empty()) {
     survey_.look_at_backups(stop_);
-    objects_.remove(backup_key(lineage_, *deleted_));
+    remove_record();
     deletion_is_done_ = existed;
-    collect();
+    try {
+      collect();
+    } catch (const Error& error) {
+      // A request to the store that was ended tells nothing of the backup.
+      if (error.kind() == ErrorKind::kCancelled) check_stopped();
+      throw;
+    }
   }
   return existed;
+}
+
+void Collector::remove_record() {
+  try {
+    objects_.remove(backup_key(lineage_, *deleted_));
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kCancelled) throw;
+    throw Error(ErrorKind::kCancelled,
+                "the deletion was cancelled as the backup was removed: it may be gone, as a list "
+                "of the backups will tell");
+  }
 }
 
 // Of a backup whose record is damaged only the packs that it wrote itself are known, by their

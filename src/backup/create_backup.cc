@@ -92,10 +92,9 @@ class BackupRun {
   void read_store();
   void read_parent(const LeaseList& leases);
   void find_usable_packs(LeaseList leases);
+  void avoid_damage();
   // Whether parts of the parent are read from the volume all the same.
-  bool repairs() const {
-    return parent_ && (plan_.repair || !damage_.empty() || !avoided_.empty());
-  }
+  bool repairs() const { return parent_ && (plan_.repair || !avoided_.empty()); }
   BackupRecord write_packs_under_lease();
   BackupRecord write_packs();
   // Whether what it leads to is to be stored anew. Trees are written anew as a whole when anything
@@ -123,7 +122,7 @@ class BackupRun {
   Lease lease_;
   std::optional<BackupRecord> parent_;
   PackUses usable_;             // packs of interrupted backups
-  SlotSet damage_;              // that notes tell of, in the parent's packs and in these
+  SlotSet damage_;              // that notes tell of, in the parent's packs
   std::set<PackName> avoided_;  // packs of the parent that this backup does not refer to
   PackWriter data_packs_;
   PackWriter tree_packs_;
@@ -139,6 +138,7 @@ BackupRecord BackupRun::run() {
     return record;
   } catch (const Error& error) {
     clean_up(error.kind() == ErrorKind::kNoSpace);
+    if (error.kind() == ErrorKind::kCancelled) check_stop(stop_, "backup");
     throw;
   } catch (...) {
     clean_up(false);
@@ -153,9 +153,23 @@ void BackupRun::read_store() {
   if (plan_.parent) read_parent(leases);
   find_usable_packs(leases);
   if (!parent_ && usable_.empty()) return;
+  avoid_damage();
+}
+
+// Nothing of a pack is used in which damage was found: a backup that refers to its other parts
+// would have all that are built on it look for the damage in their trees, too.
+void BackupRun::avoid_damage() {
   damage_ = list_damage(store_, lineage_);
   damage_.erase_packs([&](const PackName& pack) {
-    return !usable_.contains(pack) && !(parent_ && parent_->packs.contains(pack));
+    usable_.erase(pack);
+    return !parent_ || !parent_->packs.contains(pack);
+  });
+  damage_.for_each([&](const PackName& pack, std::uint32_t) {
+    if (pack.kind == PackKind::kData)
+      avoided_.insert(pack);
+    else if (!plan_.repair)
+      throw Error(ErrorKind::kCorrupt, "{}: a verification found it damaged",
+                  pack_key(lineage_, pack));
   });
 }
 
@@ -215,22 +229,22 @@ BackupRecord BackupRun::write_packs() {
   const std::uint64_t bytes_to_read =
       ranges.bytes_to_read(shape) + chunks_read_again() * shape.chunk_size();
   std::optional<LeftoverChunks> leftovers;
-  if (!usable_.empty()) leftovers.emplace(store_.objects(), lineage_, usable_, damage_);
-  ChunkWriter chunks({.device_fd = plan_.device_fd,
-                      .shape = shape,
-                      .compression = plan_.compression,
-                      .packs = data_packs_,
-                      .leftovers = leftovers ? &*leftovers : nullptr,
-                      .before_piece =
-                          [&](const BackupStatistics& statistics) {
-                            check_stop(stop_, "backup");
-                            lease_.check();
-                            const std::uint64_t read = statistics.bytes_read;
-                            if (progress_) progress_({read, std::max(read, bytes_to_read)});
-                          }},
-                     known_chunks(damage_.empty() && !plan_.repair
-                                      ? bytes_to_read / shape.chunk_size()
-                                      : kKnownChunks));  // what is lost shows on the way only
+  if (!usable_.empty()) leftovers.emplace(store_.objects(), lineage_, usable_);
+  ChunkWriter chunks(
+      {.device_fd = plan_.device_fd,
+       .shape = shape,
+       .compression = plan_.compression,
+       .packs = data_packs_,
+       .leftovers = leftovers ? &*leftovers : nullptr,
+       .before_piece =
+           [&](const BackupStatistics& statistics) {
+             check_stop(stop_, "backup");
+             lease_.check();
+             const std::uint64_t read = statistics.bytes_read;
+             if (progress_) progress_({read, std::max(read, bytes_to_read)});
+           }},
+      known_chunks(!plan_.repair ? bytes_to_read / shape.chunk_size()
+                                 : kKnownChunks));  // what is lost shows on the way only
   PackLedger ledger(parent_ && !repairs() ? parent_->packs : PackUses());
   const std::optional<Reference> root = write_tree(shape, ranges, chunks, ledger);
   data_packs_.finish();
@@ -339,8 +353,13 @@ void BackupRun::commit(const BackupRecord& record) {
   check_stop(stop_, "backup");
 
   const std::string text = encode_record(record);
-  if (text.size() > kMaxStoreJson)
-    throw Error(ErrorKind::kUnsupported, "the backup has more packs than readers take");
+  try {
+    if (text.size() > kMaxStoreJson) throw Error(ErrorKind::kCorrupt, "it is too long");
+    parse_record(as_bytes(text));
+  } catch (const Error& error) {
+    throw Error(ErrorKind::kUnsupported, "the backup has more packs than readers take: {}",
+                error.message());
+  }
   may_be_committed_ = true;
   store_.objects().put(backup_key(lineage_, uuid_), compress_text(text));
   // Whoever revoked the lease before has counted this backup as one that will never be.
@@ -367,7 +386,9 @@ void BackupRun::clean_up(bool is_full) {
   attempt("clean up after a failed backup", [&] {
     const bool has_packs = !data_packs_.stop().empty();
     tree_packs_.stop();
-    if (may_be_committed_) store_.objects().remove(backup_key(lineage_, uuid_));
+    if (may_be_committed_)
+      attempt("remove the record of a failed backup",
+              [&] { store_.objects().remove(backup_key(lineage_, uuid_)); });
     lease_.release(may_be_committed_ || (has_packs && keeps_packs) ? Lease::Leaves::kPacks
                                                                    : Lease::Leaves::kNothing);
     if (!has_packs || keeps_packs) return;

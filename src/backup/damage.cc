@@ -1,37 +1,39 @@
 #include "backup/damage.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "base/error.h"
 
 namespace convoy {
-namespace {
-
-// Makes `next` a part of the last of them, if it is its neighbour.
-void append(std::vector<Damage>& damages, Damage next) {
-  if (!damages.empty() && damages.back().range.end == next.range.begin &&
-      damages.back().reference.pack == next.reference.pack) {
-    damages.back().range.end = next.range.end;
-  } else {
-    damages.push_back(std::move(next));
-  }
-}
-
-}  // namespace
-
 void DamageList::add(Damage damage) {
   const std::lock_guard lock(mutex_);
-  append(damages_, std::move(damage));
+  const ByteRange range = damage.range;
+  const auto is_of_its_pack = [pack = damage.reference.pack](const auto& entry) {
+    return entry.second.reference.pack == pack;
+  };
+  const auto next = damages_.lower_bound(range.begin);
+  auto joined = damages_.end();
+  if (next != damages_.begin() && is_of_its_pack(*std::prev(next)) &&
+      std::prev(next)->second.range.end >= range.begin) {
+    joined = std::prev(next);
+    joined->second.range.end = std::max(joined->second.range.end, range.end);
+  } else {
+    joined = damages_.emplace_hint(next, range.begin, std::move(damage));
+  }
+  if (next != damages_.end() && is_of_its_pack(*next) && joined->second.range.end >= next->first) {
+    joined->second.range.end = std::max(joined->second.range.end, next->second.range.end);
+    damages_.erase(next);
+  }
 }
 
 std::vector<Damage> DamageList::take() {
   const std::lock_guard lock(mutex_);
-  std::ranges::sort(damages_, {}, [](const Damage& damage) { return damage.range.begin; });
-  std::vector<Damage> merged;
-  for (Damage& damage : damages_) append(merged, std::move(damage));
+  std::vector<Damage> damages;
+  for (auto& [begin, damage] : damages_) damages.push_back(std::move(damage));
   damages_.clear();
-  return merged;
+  return damages;
 }
 
 void read_despite_damage(PackReader& packs, std::span<const PackReader::Item> items,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <mutex>
 #include <span>
 #include <string>
@@ -22,7 +23,7 @@ struct Damage {
 // Takes note of damage, from several threads at once. If it is empty, damage is thrown as kCorrupt.
 using DamageSink = std::function<void(Damage damage)>;
 
-// Damage in bounded memory: neighbouring chunks of one pack are one entry, with the reason of the
+// Neighbouring chunks of one pack are one entry, with the reason of the first, whichever comes
 // first. Thread-safe.
 class DamageList {
  public:
@@ -32,7 +33,7 @@ class DamageList {
 
  private:
   std::mutex mutex_;
-  std::vector<Damage> damages_;
+  std::multimap<std::uint64_t, Damage> damages_;  // by place in the volume
 };
 
 // As PackReader::read, but what is damaged goes to `damaged`, and all the rest is read.

@@ -1,6 +1,7 @@
 #include "backup/damage_notes.h"
 
 #include <functional>
+#include <utility>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -12,6 +13,9 @@
 
 namespace convoy {
 namespace {
+
+// A tenth of what readers take.
+constexpr std::size_t kMaxSlotsInNote = kMaxStoreJsonValues / 10;
 
 SlotSet parse(const nlohmann::json& json) {
   const JsonFields fields(json);
@@ -51,16 +55,24 @@ void visit_notes(const Store& store, const Uuid& lineage,
 }  // namespace
 
 void put_damage_note(const Store& store, const Uuid& lineage, const SlotSet& broken) {
+  if (broken.empty()) return;
   const SlotSet known = list_damage(store, lineage);
   nlohmann::json slots = nlohmann::json::object();
+  std::size_t count = 0;
+  const auto put = [&] {
+    if (count == 0) return;
+    const nlohmann::json json = {{"version", 1},
+                                 {"slots", std::exchange(slots, nlohmann::json::object())}};
+    put_json(store.objects(), json_key(lineage, LineagePart::kDamaged, Uuid::generate()),
+             json.dump() + '\n');
+    count = 0;
+  };
   broken.for_each([&](const PackName& pack, std::uint32_t slot) {
-    if (!known.contains({.pack = pack, .slot = slot, .digest = {}}))
-      slots[to_string(pack)].push_back(slot);
+    if (known.contains({.pack = pack, .slot = slot, .digest = {}})) return;
+    slots[to_string(pack)].push_back(slot);
+    if (++count == kMaxSlotsInNote) put();
   });
-  if (slots.empty()) return;
-  const nlohmann::json json = {{"version", 1}, {"slots", slots}};
-  put_json(store.objects(), json_key(lineage, LineagePart::kDamaged, Uuid::generate()),
-           json.dump() + '\n');
+  put();
 }
 
 SlotSet list_damage(const Store& store, const Uuid& lineage) {

@@ -1,5 +1,6 @@
 // What an interrupted backup has stored is used by the next one, and harms nobody.
 #include "backup/concurrency_testing.h"
+#include "backup/damage_notes.h"
 #include "backup/layout.h"
 #include "backup/lease.h"
 #include "backup/leftover_chunks.h"
@@ -131,28 +132,32 @@ class LeftoverChunksTest : public BackupTest {
 
   const Uuid backup_ = Uuid::generate();
   PackUses packs_;
-  const SlotSet no_damage_;
 };
 
 TEST_F(LeftoverChunksTest, AreFoundInTheirOrder) {
-  LeftoverChunks chunks(objects_, lineage_, packs_, no_damage_, 50);
+  LeftoverChunks chunks(objects_, lineage_, packs_, 50);
   EXPECT_THAT(find(chunks, 0, kPacks * kChunksPerPack), testing::Each(true));
   EXPECT_THAT(find(chunks, 0, 10), testing::Each(false));  // long forgotten
 }
 
 TEST_F(LeftoverChunksTest, AreFoundBehindChangesOfAnyLength) {
   for (const unsigned changed : {1U, 24U, 26U, 50U, 99U, 100U, 101U, 250U, 399U}) {
-    LeftoverChunks chunks(objects_, lineage_, packs_, no_damage_, 50);
+    LeftoverChunks chunks(objects_, lineage_, packs_, 50);
     EXPECT_THAT(find(chunks, 1000, 1000 + changed), testing::Each(false));
     EXPECT_THAT(find(chunks, changed, kPacks * kChunksPerPack), testing::Each(true)) << changed;
   }
 }
 
-TEST_F(LeftoverChunksTest, OfADamagedSlotAreNotFound) {
+TEST_F(InterruptedBackupTest, OfAPackInWhichDamageWasFoundNothingIsUsed) {
+  interrupt_after(kSize / 2);
+  const PackName pack = parse_pack_key(pack_keys()[1]).value().pack;
   SlotSet damage;
-  damage.insert(packs_.begin()->first, 3);
-  LeftoverChunks chunks(objects_, lineage_, packs_, damage, 50);
-  EXPECT_THAT(find(chunks, 0, 5), testing::ElementsAre(true, true, true, false, true));
+  damage.insert(pack, 3);
+  put_damage_note(store_, lineage_, damage);
+  const BackupRecord record = back_up(whole(), device_);
+  EXPECT_GT(record.info.statistics.chunks_reused, 0U);
+  EXPECT_FALSE(record.packs.contains(pack));
+  check_backups();
 }
 
 TEST_F(InterruptedBackupTest, IsNotUsedWhereItIsDamaged) {

@@ -1,6 +1,8 @@
 #include "backup/json_fields.h"
 
 #include <algorithm>
+#include <chrono>
+#include <thread>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -133,6 +135,19 @@ void check_checksum(std::string_view text) {
 nlohmann::json get_json(ObjectStore& objects, const std::string& key) {
   const std::vector<std::byte> bytes = objects.get(key, kMaxStoreJson);
   return with_context(key, [&] { return parse_json(bytes); });
+}
+
+nlohmann::json get_listed_json(ObjectStore& objects, const std::string& key) {
+  constexpr std::chrono::milliseconds kMoment{200};
+  for (int tries_left = 3;; --tries_left) {
+    try {
+      return get_json(objects, key);
+    } catch (const Error& error) {
+      const bool may_be_there = objects.time_lag() > std::chrono::milliseconds::zero();
+      if (error.kind() != ErrorKind::kNotFound || !may_be_there || tries_left == 0) throw;
+    }
+    std::this_thread::sleep_for(kMoment);
+  }
 }
 
 void put_json(ObjectStore& objects, const std::string& key, std::string_view text) {

@@ -56,6 +56,10 @@ std::string dump_with_checksum(const nlohmann::json& object);
 // Throws kCorrupt unless `text` ends in a right checksum.
 void check_checksum(std::string_view text);
 
+// As get_json, of an object that was just listed. Some stores say for a moment of one that is being
+// replaced that it is not there (docs/s3.md): they are asked again.
+nlohmann::json get_listed_json(ObjectStore& objects, const std::string& key);
+
 // Puts the text of a JSON object. Throws kUnsupported if it is larger than readers take.
 void put_json(ObjectStore& objects, const std::string& key, std::string_view text);
 

@@ -11,7 +11,7 @@
 namespace convoy {
 namespace {
 
-// A backup builds on one parent; a later program may name a few more.
+// A backup builds on one parent and a few interrupted ones; a later program may name some more.
 constexpr std::size_t kMaxBuildsOn = 1000;
 
 std::string encode(const LeaseRecord& record) {
@@ -162,7 +162,7 @@ std::vector<FoundLease> list_leases(const Store& store, const Uuid& lineage) {
     FoundLease lease{.backup = backup, .renewed = renewed, .record = {}};
     try {
       lease.record =
-          parse(get_json(store.objects(), json_key(lineage, LineagePart::kLeases, backup)));
+          parse(get_listed_json(store.objects(), json_key(lineage, LineagePart::kLeases, backup)));
       if (lease.record->backup != backup) lease.record.reset();
     } catch (const Error& error) {
       if (error.kind() == ErrorKind::kNotFound) continue;  // its backup has ended since

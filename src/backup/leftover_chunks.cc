@@ -39,6 +39,13 @@ std::vector<Uuid> interrupted_backups(const Store& store, const Uuid& lineage,
   std::set<Uuid> begun;
   for (const auto* const list : {&leases.leases, &leases.revocations})
     for (const auto& [backup, time] : *list) begun.insert(backup);
+  if (begun.empty()) return {};
+  // Of most that were revoked, nothing is left, or there never was anything.
+  std::set<Uuid> with_packs;
+  for (const std::string& name :
+       store.objects().list_directories(prefix_of(lineage, LineagePart::kPacks)))
+    if (const auto backup = Uuid::parse(name)) with_packs.insert(*backup);
+  std::erase_if(begun, [&](const Uuid& backup) { return !with_packs.contains(backup); });
   std::vector<Uuid> interrupted;
   for (const Uuid& backup : std::views::reverse(begun)) {
     if (interrupted.size() == kMaxInterrupted) break;
@@ -62,8 +69,8 @@ PackUses usable_packs(const Store& store, const Uuid& lineage, const std::vector
 }
 
 LeftoverChunks::LeftoverChunks(ObjectStore& objects, const Uuid& lineage, const PackUses& packs,
-                               const SlotSet& damage, std::size_t window)
-    : footers_(objects, lineage, packs), damage_(damage), max_slots_(window) {
+                               std::size_t window)
+    : footers_(objects, lineage, packs), max_slots_(window) {
   for (const auto& [pack, use] : packs) {  // by backup, and then by number
     if (windows_.empty() || windows_.back().packs.back().backup != pack.backup)
       windows_.emplace_back();
@@ -92,8 +99,7 @@ std::optional<Reference> LeftoverChunks::find_in(Window& window, const Digest& d
   const auto [index, slot] = found->second;
   const Loaded& loaded = window.loaded[index - window.begin];
   const Reference reference{.pack = loaded.pack, .slot = slot, .digest = digest};
-  if (loaded.footer->slots[slot].digest != digest || damage_.contains(reference))
-    return std::nullopt;
+  if (loaded.footer->slots[slot].digest != digest) return std::nullopt;
   window.position = loaded.first + slot;
   advance(window);
   return reference;

@@ -14,7 +14,6 @@
 #include "backup/layout.h"
 #include "backup/lease.h"
 #include "backup/pack_footers.h"
-#include "backup/slot_set.h"
 #include "backup/store.h"
 #include "backup/tree_node.h"
 #include "base/uuid.h"
@@ -40,9 +39,9 @@ class LeftoverChunks {
   // single one 4 GiB of a volume in chunks of 16 KiB.
   static constexpr std::size_t kWindow = 1U << 18U;
 
-  // In packs of one lineage. `objects`, `packs` and `damage` must outlive this.
+  // In packs of one lineage. `objects` and `packs` must outlive this.
   LeftoverChunks(ObjectStore& objects, const Uuid& lineage, const PackUses& packs,
-                 const SlotSet& damage, std::size_t window = kWindow);
+                 std::size_t window = kWindow);
 
   // Where the chunk is, if it is known. Throws what ObjectStore::get_range throws; a damaged pack
   // has no chunks.
@@ -75,7 +74,6 @@ class LeftoverChunks {
   void advance(Window& window);
 
   PackFooters footers_;
-  const SlotSet& damage_;
   std::size_t max_slots_;  // of a window
 
   std::mutex mutex_;

@@ -34,6 +34,7 @@ std::optional<std::vector<std::byte>> read_part(ObjectStore& objects, const std:
 
 PackFooters::Footer PackFooters::footer_of(const PackName& pack) {
   std::unique_lock lock(mutex_);
+  if (const auto broken = broken_.find(pack); broken != broken_.end()) throw Error(broken->second);
   if (const auto known = position_of_.find(pack); known != position_of_.end()) {
     known_.splice(known_.begin(), known_, known->second);
     const std::shared_future<Footer> footer = known->second->footer;
@@ -49,6 +50,11 @@ PackFooters::Footer PackFooters::footer_of(const PackName& pack) {
   try {
     found = read(pack);
     promise.set_value(found);
+  } catch (const Error& error) {
+    promise.set_exception(std::current_exception());
+    lock.lock();
+    if (error.kind() == ErrorKind::kCorrupt) broken_.emplace(pack, error);
+    lock.unlock();
   } catch (...) {
     promise.set_exception(std::current_exception());
   }

@@ -15,6 +15,7 @@
 #include "backup/backup_record.h"
 #include "backup/layout.h"
 #include "backup/pack.h"
+#include "base/error.h"
 #include "objectstore/object_store.h"
 
 namespace convoy {
@@ -72,6 +73,7 @@ class PackFooters {
   std::list<Known> known_;  // the one used last in front
   std::map<PackName, Position> position_of_;
   std::size_t total_size_ = 0;
+  std::map<PackName, Error> broken_;  // each is asked for by all chunks that should be there
 
   // Held for one of the footers, rare in a store that convoy wrote, that take up to 72 MiB to read.
   std::mutex large_mutex_;

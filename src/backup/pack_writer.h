@@ -19,7 +19,7 @@ namespace convoy {
 // its threads. Used by one thread at a time.
 class PackWriter {
  public:
-  // Writes packs "<first.backup>-<n>" of one kind, n counting from first.number, into the lineage,
+  // Writes packs "<first.backup>/<n>" of one kind, n counting from first.number, into the lineage,
   // `puts_at_once` of them at a time. `objects` must outlive the writer.
   PackWriter(ObjectStore& objects, const Uuid& lineage, const PackName& first,
              unsigned puts_at_once);

@@ -65,7 +65,7 @@ std::vector<RemovalPlan> list_plans(const Store& store, const Uuid& lineage) {
     RemovalPlan plan{
         .key = info.key, .put = info.modified, .packs = {}, .rewrites = {}, .known = {}};
     try {
-      const nlohmann::json json = get_json(store.objects(), info.key);
+      const nlohmann::json json = get_listed_json(store.objects(), info.key);
       with_context(info.key, [&] {
         const JsonFields fields(json);
         fields.check_version();

@@ -1,4 +1,4 @@
-// Sets of slots of packs, a bit for each: 2 MiB for a TiB of chunks.
+// Sets of slots of packs, a bit for each: 8 MiB for a TiB of chunks of 16 KiB.
 #pragma once
 
 #include <cstddef>

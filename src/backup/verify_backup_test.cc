@@ -153,9 +153,21 @@ TEST_F(VerifyTest, TheNextBackupIsWholeWhateverWasDamaged) {
     TestDevice device(kSize);
     device.write(0, expected_.at(second_.info.uuid));
     device.write(kMiB, noise(static_cast<unsigned>(round), 5000));
-    const BackupRecord next =
-        back_up(device, second_, {{{kMiB, kMiB + 8 * kKiB}, SourceKind::kRead}});
+    BackupPlan plan = plan_of(device, second_, {{{kMiB, kMiB + 8 * kKiB}, SourceKind::kRead}});
+    plan.repair = std::ranges::any_of(
+        damages, [](const Damage& d) { return d.reference.pack.kind == PackKind::kTree; });
+    if (plan.repair) {
+      BackupPlan unaware = plan;
+      unaware.repair = false;
+      EXPECT_EQ(error_of([&] { back_up(unaware, device); }).kind(), ErrorKind::kCorrupt);
+    }
+    const BackupRecord next = back_up(plan, device);
     EXPECT_THAT(verify(next), IsEmpty());
+    // Nothing is left to repair for those that are built on it.
+    const BackupRecord after = back_up(device, next, {});
+    EXPECT_EQ(after.info.statistics.bytes_read, 0U);
+    EXPECT_EQ(after.info.statistics.bytes_stored, 0U);
+    expected_.erase(after.info.uuid);
     EXPECT_TRUE(restored(store_, next) == device.content());
     std::map<PackName, std::uint64_t> listed;
     for (const auto& [name, use] : next.packs) listed[name] = use.references;
@@ -183,6 +195,40 @@ TEST_F(VerifyTest, NeighboursOfAPackAreOneEntryAndAreNotedOnce) {
     EXPECT_THAT(damages[0].reason, HasSubstr("the pack is missing"));
   }
   EXPECT_THAT(keys_under(prefix_of(lineage_, LineagePart::kDamaged)), SizeIs(1));
+}
+
+TEST_F(VerifyTest, AsksForAMissingPackOnlyOnce) {
+  objects_.remove(first_pack(PackKind::kData));
+  std::atomic<std::size_t> calls = 0;
+  objects_.hook = [&](MemoryStore::Call, const std::string&) { ++calls; };
+  for (const VerifyDepth depth : {VerifyDepth::kQuick, VerifyDepth::kFull}) {
+    calls = 0;
+    EXPECT_THAT(verify(first_, depth), SizeIs(1));
+    EXPECT_LT(calls, 40U);  // of 384 chunks
+  }
+  objects_.hook = {};
+}
+
+TEST(DamageListTest, JoinsNeighboursInWhateverOrderTheyCome) {
+  const PackName pack{PackKind::kData, Uuid::generate(), 0};
+  const PackName other{PackKind::kData, Uuid::generate(), 0};
+  std::vector<Damage> parts;
+  for (std::uint64_t i = 0; i < 100; ++i) {
+    parts.push_back({.range = {i, i + 1},
+                     .reference = {.pack = i < 60 ? pack : other, .slot = 0, .digest = {}},
+                     .reason = std::to_string(i)});
+  }
+  parts.push_back(parts[7]);  // told twice
+  std::ranges::shuffle(parts, std::mt19937(1));
+  DamageList list;
+  for (const Damage& part : parts) list.add(part);
+  const std::vector<Damage> damages = list.take();
+  ASSERT_THAT(damages, SizeIs(2));
+  EXPECT_EQ(damages[0].range, (ByteRange{0, 60}));
+  EXPECT_EQ(damages[0].reason, "0");
+  EXPECT_EQ(damages[1].range, (ByteRange{60, 100}));
+  EXPECT_EQ(damages[1].reason, "60");
+  EXPECT_THAT(list.take(), IsEmpty());
 }
 
 TEST_F(VerifyTest, NotesGoWithTheLastBackupThatNeedsTheirPacks) {

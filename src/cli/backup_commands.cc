@@ -80,6 +80,12 @@ bool run_backup_verify(Client& client, const UrlArguments& address, VerifyDepth 
     }
     fmt::print(stderr, "convoy: damaged: {}{}\n", where, part.value("Reason", ""));
   }
+  if (result.contains("NotNoted"))
+    fmt::print(
+        stderr,
+        "convoy: warning: no note of it can be left in the store, so later backups may build "
+        "on it: {}\n",
+        result.value("NotNoted", ""));
   print_json(result);
   return damaged.empty();
 }

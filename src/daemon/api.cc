@@ -343,7 +343,9 @@ HttpResponse Api::verify_backup(const HttpRequest& request) const {
       entry["Reason"] = reason;
       damaged.push_back(std::move(entry));
     }
-    return to_text({{"Backups", verified.backups}, {"Damaged", damaged}});
+    ordered_json result = {{"Backups", verified.backups}, {"Damaged", damaged}};
+    if (!verified.not_noted.empty()) result["NotNoted"] = verified.not_noted;
+    return to_text(result);
   }));
 }
 

@@ -153,14 +153,28 @@ std::optional<Uuid> Backups::parent_without_snapshot(const Store& store, const V
   return newest;
 }
 
+// Where it is to be read, it stays so: ranges that are close to each other were joined, and what is
+// between them may not be mapped.
 void Backups::add_unmapped(std::vector<SourceRange>& ranges, const SnapshotRow& snapshot) {
+  const auto is_zero = [](const SourceRange& range) { return range.kind == SourceKind::kZero; };
+  std::erase_if(ranges, is_zero);
   std::vector<SourceRange> all =
       whole_device(volumes_.changed_ranges(std::nullopt, snapshot.uuid).value(), snapshot.size);
-  const auto is_read = [](const SourceRange& range) { return range.kind == SourceKind::kRead; };
-  std::erase_if(all, is_read);
-  std::ranges::copy_if(ranges, std::back_inserter(all), is_read);
-  std::ranges::sort(all, {}, [](const SourceRange& range) { return range.bytes.begin; });
-  ranges = std::move(all);
+  std::erase_if(all, std::not_fn(is_zero));
+  std::vector<SourceRange> between;
+  auto next = ranges.begin();
+  for (const auto& [unmapped, kind] : all) {
+    while (next != ranges.end() && next->bytes.end <= unmapped.begin) ++next;
+    std::uint64_t begin = unmapped.begin;
+    for (auto read = next; read != ranges.end() && read->bytes.begin < unmapped.end; ++read) {
+      if (begin < read->bytes.begin)
+        between.push_back({{begin, read->bytes.begin}, SourceKind::kZero});
+      begin = read->bytes.end;
+    }
+    if (begin < unmapped.end) between.push_back({{begin, unmapped.end}, SourceKind::kZero});
+  }
+  std::ranges::move(between, std::back_inserter(ranges));
+  std::ranges::sort(ranges, {}, [](const SourceRange& range) { return range.bytes.begin; });
 }
 
 Backups::Created Backups::create(const std::string& snapshot_reference, const StoreAddress& address,
@@ -349,7 +363,12 @@ Backups::Verified Backups::verify(const StoreAddress& address, VerifyDepth depth
     Verifier verifier(open.store, lineage, depth);
     for (const Uuid& backup : one ? std::vector{one->backup} : backups_of(open.store, lineage)) {
       verify_one(verifier, lineage, backup);
-      verifier.note_damage();  // at once, since a verification of all may be cancelled after hours
+      try {
+        verifier.note_damage();  // at once: a verification of all may be cancelled after hours
+      } catch (const Error& error) {
+        if (error.kind() == ErrorKind::kCancelled) throw;
+        verified.not_noted = error.message();  // and what was found is told all the same
+      }
     }
   }
   return verified;

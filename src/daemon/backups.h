@@ -73,6 +73,7 @@ class Backups {
   struct Verified {
     std::size_t backups = 0;
     std::vector<DamagedPart> damaged;
+    std::string not_noted;  // why what is broken could not be noted; empty if it was
   };
   // Verifies one backup, or all that are in a destination. What is broken is noted in the store, so
   // that no later backup builds on it.
