@@ -181,7 +181,8 @@ class LogWrites(Life):
             self.do(self.next_operation())
         self.heart.stopping.set()
         self.heart.join()
-        self.check(None)
+        self.lived = len(self.journal)
+        self.check(None)  # which makes a volume that is in no journal
         self.tear_down()
 
     def test_recovery_at_any_moment(self) -> None:
@@ -189,15 +190,17 @@ class LogWrites(Life):
         self.replaying = True
         entries = read_log()
         points = [number for number, entry in enumerate(entries) if entry.flags & (FLUSH | FUA)]
-        marked = [number for number, entry in enumerate(entries) if entry.mark]
+        marked = [number for number, entry in enumerate(entries) if entry.mark.isdigit() and int(entry.mark) <= self.lived]
         points = [point for point in points if marked[0] < point < marked[-1]]
         chosen = sorted(self.dice.sample(range(len(points) - 1), min(REPLAYS, len(points) - 1)))
         source, base = Disk(WRITE_LOG), Disk(REPLAY)
         self.other_devices = ("replayed", *(f"slice-{name}" for name in SLICES))
         done, inside = 0, 0
         for index in chosen:
-            # All up to here, and any part of what is behind it, up to the next.
-            durable, end = points[index] + 1, points[index + 1] + 1
+            # All up to here, and any part of what is behind it, up to the next. A flush is for what was before it: what it
+            # writes itself is durable by FUA only.
+            point = entries[points[index]]
+            durable, end = points[index] + (1 if point.flags & FUA or not point.count else 0), points[index + 1] + 1
             for entry in entries[done:durable]:
                 self.apply(entry, source, base)
             done = durable
@@ -213,6 +216,8 @@ class LogWrites(Life):
                     traceback.print_exc()
                     print(*LOG.read_text().splitlines()[-40:], sep="\n", flush=True)
                     raise
+        self.assertEqual(len(chosen), REPLAYS)
+        self.assertGreater(inside, REPLAYS / 3)
         print(f"CONVOY_SEED={SEED}: {len(entries)} entries, {len(points)} points, {len(chosen)} replayed, {inside} of them inside an operation", flush=True)
         source.close()
         base.close()
