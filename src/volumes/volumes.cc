@@ -248,12 +248,30 @@ void Volumes::check_not_mounted(const VolumeRow& volume) {
               mountpoint.native());
 }
 
+void Volumes::check_not_active_elsewhere(const VolumeRow& volume,
+                                         const std::vector<SnapshotRow>& snapshots) {
+  const std::map<std::uint32_t, std::string> others = pool_.active_in_others();
+  const auto check = [&](const DeviceRow& device, const char* what) {
+    const auto other = others.find(device.thin_id);
+    if (other == others.end()) return;
+    throw Error(ErrorKind::kBusy,
+                "{0} '{1}' is active as /dev/mapper/{2}, too, which is not ours: remove that one "
+                "first (dmsetup remove {2})",
+                what, device.name, other->second);
+  };
+  check(volume, "volume");
+  for (const SnapshotRow& snapshot : snapshots) check(snapshot, "snapshot");
+}
+
 void Volumes::remove(std::string_view reference) {
   const auto [volume, lock] = lock_volume(reference);
   check_not_mounted(volume);
-  readers_.close(catalog_.snapshots_of(volume.uuid));
+  const std::vector<SnapshotRow> snapshots = catalog_.snapshots_of(volume.uuid);
+  readers_.close(snapshots);
 
-  transactions_.recover();  // or throws, before anything is done
+  // What can't be done is said before anything is done.
+  check_not_active_elsewhere(volume, snapshots);
+  transactions_.recover();
   pool_.deactivate(volume.name);
   try {
     destroy(volume);

@@ -147,6 +147,9 @@ class Volumes {
   // Throws kBusy if the volume is being replaced.
   Locked lock_volume(std::string_view reference);
   void check_not_mounted(const VolumeRow& volume);
+  // Throws kBusy if somebody else has one of these thin devices active: it could not be deleted.
+  void check_not_active_elsewhere(const VolumeRow& volume,
+                                  const std::vector<SnapshotRow>& snapshots);
 
   VolumeRow make_device(VolumeRow volume);
   void activate(const DeviceRow& volume);

@@ -194,6 +194,18 @@ class KnownPool(PoolTest):
         run("dmsetup", "remove", "convoy-pool")
         self.daemon.start()
 
+    def test_a_volume_of_which_something_is_active_elsewhere_is_not_deleted_by_half(self) -> None:
+        convoy("create", "db", "--size", "64M")
+        for name in ("s1", "s2"):
+            convoy("snapshot", "create", "db", "--name", name)
+        thin_id = convoy_json("snapshot", "inspect", "s2")["DriverInfo"]["DevID"]
+        run("dmsetup", "create", "compared", "--table", f"0 {64 * MIB // 512} thin /dev/mapper/convoy-pool {thin_id}")
+        self.assertIn("snapshot 's2' is active as /dev/mapper/compared, too", convoy_error("delete", "db"))
+        self.assertEqual(set(convoy_json("inspect", "db")["Snapshots"]), {"s1", "s2"})
+        self.assertEqual(dm_devices(), ["compared", "convoy-pool", "db"])
+        run("dmsetup", "remove", "compared")
+        convoy("delete", "db")
+
     def test_another_root_with_a_pool_of_that_name(self) -> None:
         run("truncate", "-s", "4M", "/tmp/metadata")
         metadata = run("losetup", "--find", "--show", "/tmp/metadata").stdout.strip()
