@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
@@ -86,12 +87,18 @@ std::optional<DmTarget> only_target(const RawIoctl& answer, const std::string& n
 }
 
 // The library's wait works off its list of nodes to make, for all threads, so it is called under
-// the lock; and may take as long as udev does, so it is called again and again.
-void wait_for_udev(std::uint32_t cookie) {
+// the lock; and may take as long as udev does, so it is called again and again. It makes what udev
+// has not made when the wait is ended in its place.
+void wait_for_udev(std::uint32_t cookie, const std::string& device) {
+  const auto give_up = std::chrono::steady_clock::now() + kUdevTimeout;
   for (int ready = 0;;) {
     {
       const std::lock_guard lock(library_lock());
       if (dm_udev_wait_immediate(cookie, &ready) == 0 || ready != 0) return;
+      if (std::chrono::steady_clock::now() > give_up) {
+        spdlog::error("udev does not end its work on {} (systemctl status systemd-udevd)", device);
+        dm_udev_complete(cookie);
+      }
     }
     std::this_thread::sleep_for(kUdevPollStep);
   }
@@ -142,7 +149,7 @@ int DmTask::try_run() {
     }
   }
   if (error == 0 && changes_nodes(type_)) crash_point("dm device");
-  if (cookie != 0) wait_for_udev(cookie);
+  if (cookie != 0) wait_for_udev(cookie, name_);
   {
     // Without udev, nodes are made by the library, when it is told that nobody else will.
     const std::lock_guard lock(library_lock());
