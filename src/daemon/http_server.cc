@@ -22,6 +22,10 @@
 namespace convoy {
 namespace {
 
+// Of a client that sends nothing, or reads nothing of its answer, in seconds: it keeps one of the
+// connections from others.
+constexpr unsigned kIdleTimeout = 60;
+
 // --- Socket ---
 
 sockaddr_un address_of(const std::filesystem::path& path) {
@@ -158,7 +162,12 @@ MHD_Result on_request(void* context, MHD_Connection* connection, const char* url
                                     "the request is larger than {} bytes", kMaxRequestBody)) +
                        "\n",
                    {}});
-  return answer(connection, (*static_cast<HttpServer::Handler*>(context))(exchange.request));
+  // What it takes to answer does not count, but what the client takes to read the answer.
+  MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT, 0U);
+  const MHD_Result result =
+      answer(connection, (*static_cast<HttpServer::Handler*>(context))(exchange.request));
+  MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT, kIdleTimeout);
+  return result;
 } catch (const std::exception& error) {
   spdlog::error("{} {} is not answered: {}", method, url, error.what());
   return MHD_NO;  // the connection is closed
@@ -213,8 +222,8 @@ HttpServer::HttpServer(const ListeningSocket& socket, Handler handler)
           MHD_USE_ERROR_LOG,
       0, nullptr, nullptr, &on_request, &handler_, MHD_OPTION_EXTERNAL_LOGGER, &log_message,
       nullptr, MHD_OPTION_LISTEN_SOCKET, ::fcntl(socket.fd(), F_DUPFD_CLOEXEC, 0),
-      MHD_OPTION_CONNECTION_LIMIT, kMaxConnections, MHD_OPTION_NOTIFY_COMPLETED, &on_completed,
-      nullptr, MHD_OPTION_END));
+      MHD_OPTION_CONNECTION_LIMIT, kMaxConnections, MHD_OPTION_CONNECTION_TIMEOUT, kIdleTimeout,
+      MHD_OPTION_NOTIFY_COMPLETED, &on_completed, nullptr, MHD_OPTION_END));
   if (!daemon_) throw Error(ErrorKind::kInternal, "libmicrohttpd can't serve on the socket");
 }
 

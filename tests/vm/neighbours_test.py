@@ -8,6 +8,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import random
 import resource
 import socket
@@ -29,6 +30,7 @@ CLIENTS, SECONDS = 100, 60 if LONG else 15
 SEED = int(os.environ.get("CONVOY_SEED") or random.randrange(1000))
 # What somebody may be told who is not alone.
 EXPECTED = {"", "busy", "already exists", "not found", "cancelled", "unavailable"}
+EXPECTED_BY_DOCKER = r"^$|no volume '|is being|is mounted"
 
 
 class Neighbours(PoolTest):
@@ -135,6 +137,11 @@ class Neighbours(PoolTest):
             return f"{last['Kind']}: {last['Error']}"
         return last.get("Kind", "") if isinstance(last, dict) else ""
 
+    @staticmethod
+    def docker(call: str, volume: str, container: str) -> str:
+        error = docker(f"VolumeDriver.{call}", Name=volume, ID=container).get("Err", "")
+        return "" if re.search(EXPECTED_BY_DOCKER, error) else f"docker {call}: {error}"
+
     def act(self, dice: random.Random) -> str:
         volume, snapshot = f"v{dice.randrange(5)}", f"s{dice.randrange(10)}"
         call = dice.randrange(14)
@@ -151,11 +158,9 @@ class Neighbours(PoolTest):
         if call == 6:
             return self.ask("POST", "/v1/volume/umount", Name=volume, Force=bool(dice.randrange(2)))
         if call == 7:
-            docker("VolumeDriver.Mount", Name=volume, ID=f"c{dice.randrange(3)}")
-            return ""
+            return self.docker("Mount", volume, f"c{dice.randrange(3)}")
         if call == 8:
-            docker("VolumeDriver.Unmount", Name=volume, ID=f"c{dice.randrange(3)}")
-            return ""
+            return self.docker("Unmount", volume, f"c{dice.randrange(3)}")
         if call == 9:
             return self.ask("POST", "/v1/backup", Snapshot=snapshot, Destination=self.url)
         if call == 10:
@@ -294,10 +299,22 @@ class NothingLeft(Neighbours):
         self.check_that_all_is_well(file, content)
 
 
+class SilentClients(PoolTest):
+    def test_more_than_are_served_at_once(self) -> None:
+        silent = [socket.socket(socket.AF_UNIX) for _ in range(600)]
+        for connection in silent:
+            self.addCleanup(connection.close)
+            connection.connect(str(SOCKET))
+            connection.sendall(b"POST /v1/volume HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        # When the first have said nothing for a minute.
+        self.assertEqual(run("convoy", "--socket", SOCKET, "list", timeout=200).stdout, "{}\n")
+
+
 def load_tests(loader: unittest.TestLoader, _: object, __: object) -> unittest.TestSuite:
     suite = unittest.TestSuite(loader.loadTestsFromTestCase(Neighbours))
     if LONG:
         suite.addTests([NothingLeft("test_no_file_descriptors"), NothingLeft("test_little_memory")])
+        suite.addTests(loader.loadTestsFromTestCase(SilentClients))
     return suite
 
 
