@@ -3,14 +3,20 @@ else goes on, and when the disk is mended, so does the rest."""
 # budget: 600
 # machine: --disk data=1G --disk meta=64M
 
+import json
 import os
 import re
+import signal
+import subprocess
 import unittest
 from pathlib import Path
 
 from support import (
     DATA, META, MIB, PoolTest, allow_kernel, compare_devices, convoy, convoy_error, convoy_json, run, shut_down_pool, snapshot_device,
+    wait_until,
 )
+
+BUILD = Path(os.environ["CONVOY_BUILD_DIR"])
 
 SECTOR = 512
 # What the kernel says of such disks.
@@ -170,6 +176,60 @@ class BadDisks(PoolTest):
         self.assertEqual(list(convoy_json("list")), ["db"])
         self.assertEqual(list(convoy_json("inspect", "db")["Snapshots"]), ["db-1"])
         self.assertEqual(Path(convoy("mount", "db"), "file").read_bytes(), content)
+        convoy("snapshot", "create", "db", "--name", "db-2")
+
+    def test_metadata_that_cant_be_written_in_the_middle_of_a_step(self) -> None:
+        """The kernel answers the message that ends a step with success, although its commit fails."""
+        self.make()
+        for point, words, left in (
+            ("message to the pool", ("create", "new", "--size", "32M"), ["db-1"]),
+            ("snapshot by the guard", ("snapshot", "create", "db", "--name", "new"), ["db-1"]),
+            ("message to the pool", ("snapshot", "delete", "db-1"), []),  # the next start goes on with it
+        ):
+            client = self.stop_at(point, *words)
+            self.meta.refuse_writes()
+            os.kill(self.daemon.process.pid, signal.SIGCONT)
+            told = client.communicate(timeout=60)
+            self.assertNotEqual(client.returncode, 0, told)
+            self.repair()
+            self.assertEqual(list(convoy_json("list")), ["db"])
+            self.assertEqual(list(convoy_json("inspect", "db")["Snapshots"]), left)
+            convoy("mount", "db")
+        convoy("snapshot", "create", "db", "--name", "db-2")
+
+    def stop_at(self, point: str, *words: str) -> subprocess.Popen:
+        """A command, during which the daemon stands still at a crash point."""
+        self.daemon.stop()
+        self.daemon.program = BUILD / "bin/crashing_daemon"
+        self.daemon.start()
+        crash = Path("/run/convoy-crash")
+        crash.write_text(f"stop {point}")
+        self.addCleanup(crash.unlink, missing_ok=True)
+        client = subprocess.Popen(["convoy", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        wait_until("the daemon stands", lambda: self.state_of(self.daemon.process.pid) == "T")
+        crash.unlink()
+        return client
+
+    @staticmethod
+    def state_of(process: int) -> str:
+        return Path(f"/proc/{process}/stat").read_text().split(") ")[1][0]
+
+    def test_a_guard_that_is_killed_while_it_has_a_volume_suspended(self) -> None:
+        file = self.make()
+        client = self.stop_at("catalog", "snapshot", "create", "db", "--name", "db-2")  # just before
+        guard = int(run("pgrep", "-f", "convoy-suspend-guard").stdout)
+        # It waits in the kernel until what is dirty is written, and is killed as it comes back.
+        run("dmsetup", "suspend", "--noflush", "--nolockfs", "disk-data")
+        file.write_bytes(os.urandom(MIB))
+        os.kill(self.daemon.process.pid, signal.SIGCONT)
+        wait_until("the guard's wait", lambda: self.state_of(guard) == "D")
+        os.kill(guard, signal.SIGKILL)
+        run("dmsetup", "resume", "disk-data")
+        self.assertIn("the suspend guard died", json.loads(client.communicate(timeout=60)[0])["Error"])
+        self.assertNotIn("SUSPENDED", run("dmsetup", "info", "db").stdout)
+        with file.open("wb") as output:
+            output.write(os.urandom(MIB))
+            os.fsync(output.fileno())
         convoy("snapshot", "create", "db", "--name", "db-2")
 
     def test_metadata_that_cant_be_read(self) -> None:

@@ -369,7 +369,7 @@ class Restart(PoolTest):
                 convoy("delete", name)
             for name in volumes["db"]["Snapshots"]:
                 convoy("snapshot", "delete", name)
-            self.assertNotIn("Suspended", run("dmsetup", "info", "db").stdout)
+            self.assertNotIn("SUSPENDED", run("dmsetup", "info", "db").stdout)
 
 
 class Reboot(unittest.TestCase):
