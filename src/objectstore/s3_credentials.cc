@@ -1,5 +1,8 @@
 #include "objectstore/s3_credentials.h"
 
+#include <algorithm>
+#include <array>
+#include <cctype>
 #include <filesystem>
 #include <thread>
 
@@ -81,6 +84,19 @@ S3Credentials parse_credentials(const std::string& text, std::optional<Timestamp
   return credentials;
 }
 
+// As the AWS SDKs have it: of ECS and EKS, besides this host.
+bool is_safe_for_token(std::string_view url) {
+  if (url.starts_with("https://")) return true;
+  constexpr std::array<std::string_view, 6> kHosts = {
+      "127.0.0.1", "localhost", "[::1]", "169.254.170.2", "169.254.170.23", "[fd00:ec2::23]"};
+  constexpr std::string_view kScheme = "http://";
+  if (!url.starts_with(kScheme)) return false;
+  return std::ranges::any_of(kHosts, [rest = url.substr(kScheme.size())](std::string_view host) {
+    return rest.starts_with(host) &&
+           (rest.size() == host.size() || rest[host.size()] == '/' || rest[host.size()] == ':');
+  });
+}
+
 template <typename Action>
 auto ask_service(const char* service, Action&& action) {
   try {
@@ -105,7 +121,8 @@ std::optional<std::string> profile_value(const Environment& environment, const s
   const auto file = read_ini(home_file(environment, "AWS_SHARED_CREDENTIALS_FILE", "credentials"));
   if (auto value = look(file, name)) return value;
   const auto config = read_ini(home_file(environment, "AWS_CONFIG_FILE", "config"));
-  return look(config, name == "default" ? name : "profile " + name);
+  if (auto value = look(config, "profile " + name)) return value;
+  return name == "default" ? look(config, name) : std::nullopt;
 }
 
 S3Credentials S3CredentialSource::get() {
@@ -121,7 +138,7 @@ S3Credentials S3CredentialSource::get() {
     if (!is_valid_still) throw;
     spdlog::warn("the keys for S3 end soon: {}", error.message());
   }
-  next_try_ = time + kRetryPause;  // the new ones may end as soon
+  next_try_ = now() + kRetryPause;  // the new ones may end as soon
   return known_->credentials;
 }
 
@@ -133,6 +150,7 @@ void S3CredentialSource::forget(const S3Credentials& expired) {
 S3CredentialSource::Expiring S3CredentialSource::find() const {
   if (!profile_.empty()) return from_profile().value();  // or it throws
   if (auto found = from_environment()) return *found;
+  refuse_web_identity();
   if (auto found = from_profile()) return *found;
   if (auto found = from_container()) return *found;
   if (auto found = from_instance()) return *found;
@@ -152,12 +170,25 @@ std::optional<S3CredentialSource::Expiring> S3CredentialSource::from_environment
   return Expiring{{*access, *secret, environment_("AWS_SESSION_TOKEN").value_or("")}, {}};
 }
 
+// It would come before the rest, with which the requests would be somebody else's.
+void S3CredentialSource::refuse_web_identity() const {
+  if (!environment_("AWS_WEB_IDENTITY_TOKEN_FILE") || !environment_("AWS_ROLE_ARN")) return;
+  throw Error(
+      ErrorKind::kUnsupported,
+      "AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN are set, and keys by a web identity are "
+      "not supported: unset them for the daemon, or name a profile that has keys in s3.conf");
+}
+
 std::optional<S3CredentialSource::Expiring> S3CredentialSource::from_profile() const {
   const auto value = [&](const char* key) { return profile_value(environment_, profile_, key); };
   const auto access = value("aws_access_key_id");
   const auto secret = value("aws_secret_access_key");
   if (access && secret)
     return Expiring{{*access, *secret, value("aws_session_token").value_or("")}, {}};
+  if (access || secret)
+    throw Error(ErrorKind::kInvalidArgument,
+                "the AWS profile '{}' has only one of aws_access_key_id and aws_secret_access_key",
+                profile_name(environment_, profile_));
   for (const char* const other : {"credential_process", "role_arn", "sso_session", "sso_start_url",
                                   "web_identity_token_file"}) {
     if (!value(other)) continue;
@@ -182,6 +213,10 @@ std::optional<S3CredentialSource::Expiring> S3CredentialSource::from_container()
     url = *full;
   else
     return std::nullopt;
+  if (!is_safe_for_token(url))
+    throw Error(ErrorKind::kInvalidArgument,
+                "AWS_CONTAINER_CREDENTIALS_FULL_URI is neither of https:// nor of this host or its "
+                "container service, so the token would be sent where others can read it");
   HttpClient::Request request{.method = "GET", .url = url};
   std::string token = environment_("AWS_CONTAINER_AUTHORIZATION_TOKEN").value_or("");
   if (const auto file = environment_("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")) {
@@ -204,7 +239,10 @@ std::optional<S3CredentialSource::Expiring> S3CredentialSource::from_container()
 
 // "Use the Instance Metadata Service to access instance metadata", version 2, of the EC2 User Guide
 std::optional<S3CredentialSource::Expiring> S3CredentialSource::from_instance() const {
-  if (environment_("AWS_EC2_METADATA_DISABLED").value_or("") == "true") return std::nullopt;
+  std::string disabled = environment_("AWS_EC2_METADATA_DISABLED").value_or("");
+  std::ranges::transform(disabled, disabled.begin(),
+                         [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  if (disabled == "true") return std::nullopt;
   const std::string service =
       environment_("AWS_EC2_METADATA_SERVICE_ENDPOINT").value_or("http://169.254.169.254");
   std::string token;

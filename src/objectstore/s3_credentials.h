@@ -41,6 +41,7 @@ class S3CredentialSource {
   };
   Expiring find() const;
   std::optional<Expiring> from_environment() const;
+  void refuse_web_identity() const;
   std::optional<Expiring> from_profile() const;
   std::optional<Expiring> from_container() const;
   std::optional<Expiring> from_instance() const;

@@ -161,5 +161,24 @@ TEST_F(S3OptionsTest, KeysComeFromTheEnvironmentAndThenFromTheProfile) {
   EXPECT_THROW(keys("sso"), Error);
 }
 
+TEST_F(S3OptionsTest, KeysThatOtherToolsWouldTakeElsewhereAreNotReplacedSilently) {
+  variables_["AWS_EC2_METADATA_DISABLED"] = "True";
+  write("config", "[profile default]\naws_access_key_id = config\naws_secret_access_key = s\n");
+  EXPECT_EQ(keys(), (S3Credentials{"config", "s", ""}));
+  write("credentials", "[half]\naws_access_key_id = a\n");
+  EXPECT_THAT(refused([&] { keys("half"); }), HasSubstr("has only one of"));
+  variables_["AWS_WEB_IDENTITY_TOKEN_FILE"] = "/token";
+  EXPECT_EQ(keys(), (S3Credentials{"config", "s", ""}));
+  variables_["AWS_ROLE_ARN"] = "arn";
+  EXPECT_THROW(keys(), Error);
+  variables_.erase("AWS_ROLE_ARN");
+  write("config", "");
+  for (const char* const url :
+       {"http://keys.example/", "http://169.254.170.2.example/", "ftp://127.0.0.1/"}) {
+    variables_["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = url;
+    EXPECT_THAT(refused([&] { keys(); }), HasSubstr("AWS_CONTAINER_CREDENTIALS_FULL_URI")) << url;
+  }
+}
+
 }  // namespace
 }  // namespace convoy
