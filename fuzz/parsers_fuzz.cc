@@ -11,10 +11,17 @@
 #include <string_view>
 #include <vector>
 
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include "backup/backup_record.h"
+#include "backup/convoy_store.h"
 #include "backup/destination.h"
+#include "backup/device_io.h"
 #include "backup/frame.h"
 #include "backup/json_fields.h"
 #include "backup/layout.h"
@@ -29,12 +36,15 @@
 #include "base/size.h"
 #include "base/time.h"
 #include "base/uuid.h"
+#include "daemon/http_server.h"
 #include "daemon/request_fields.h"
 #include "objectstore/ini_file.h"
+#include "objectstore/memory_store.h"
 #include "objectstore/s3_answer.h"
 #include "objectstore/s3_error.h"
 #include "objectstore/s3_options.h"
 #include "sys/mount_namespace.h"
+#include "sys/unique_fd.h"
 
 namespace convoy {
 namespace {
@@ -172,6 +182,61 @@ void node(Bytes bytes) {
   }
 }
 
+// A store of Rancher Convoy's: the record of a volume, that of a backup, and what stands in the
+// place of each of its blocks, with a NUL after each but the last.
+void convoy_store(Bytes bytes) {
+  const auto next = [&] {
+    const auto end = std::ranges::find(bytes, std::byte{0});
+    const Bytes part(bytes.begin(), end);
+    bytes = bytes.subspan(std::min(part.size() + 1, bytes.size()));
+    return part;
+  };
+  const std::string volume = "convoy-objectstore/volumes/db/!!/db!!/";
+  const ConvoyBackupName name{.volume = "db", .backup = "backup-1"};
+  MemoryStore objects;
+  objects.put(volume + "volume.cfg", next());
+  objects.put(volume + "backups/backup_backup-1.cfg", next());
+  list_convoy_backups(objects, std::nullopt);
+  const ConvoyBackup backup = read_convoy_backup(objects, name);
+  for (const ConvoyBackup::Block& block : backup.blocks)
+    objects.put(fmt::format("{}blocks/{}/{}/{}.blk", volume, block.checksum.substr(0, 2),
+                            block.checksum.substr(2, 2), block.checksum),
+                bytes);
+  const std::uint64_t size = backup.info.source.size;
+  if (size > 64 * kMiB) return;
+  const UniqueFd device(::memfd_create("device", MFD_CLOEXEC));
+  require(::ftruncate(device.get(), static_cast<off_t>(size)) == 0);
+  restore_convoy_backup(objects, backup, device.get(), {}, {}, [](const Damage&) {});
+  require(device_size(device.get()) == size);  // nothing was written behind its end
+}
+
+// What a client sends to the daemon's socket.
+void http(Bytes bytes) {
+  static const std::string path = fmt::format("/tmp/convoy-fuzz-{}.sock", ::getpid());
+  static const ListeningSocket listener(path, "");
+  static const HttpServer server(listener, [](const HttpRequest& asked) {
+    require(asked.body.size() <= kMaxRequestBody);
+    try {
+      request(as_bytes(asked.body));
+    } catch (const Error& error) {
+      return HttpResponse{
+          .status = http_status(error.kind()), .body = error_text(error), .stream = {}};
+    }
+    return HttpResponse{.body = to_text({{"name", asked.parameter("name")}}), .stream = {}};
+  });
+  const UniqueFd client(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = {}};
+  path.copy(address.sun_path, sizeof address.sun_path - 1);
+  require(::connect(client.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) ==
+          0);
+  // It may close the connection before it has read all.
+  static_cast<void>(::send(client.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL));
+  ::shutdown(client.get(), SHUT_WR);
+  std::array<char, 4096> answer;
+  while (::recv(client.get(), answer.data(), answer.size(), 0) > 0) {
+  }
+}
+
 // A footer with its trailer, whose checksum is made right.
 void footer(Bytes bytes) {
   if (bytes.size() < sizeof(PackTrailer)) return;
@@ -194,7 +259,7 @@ struct Parser {
   char letter;
   void (*run)(Bytes);
 };
-constexpr std::array<Parser, 17> kParsers = {{{'s', size},
+constexpr std::array<Parser, 19> kParsers = {{{'s', size},
                                               {'d', destination},
                                               {'u', backup_url},
                                               {'c', compression},
@@ -210,7 +275,9 @@ constexpr std::array<Parser, 17> kParsers = {{{'s', size},
                                               {'z', compressed_text},
                                               {'f', frame},
                                               {'n', node},
-                                              {'o', footer}}};
+                                              {'o', footer},
+                                              {'C', convoy_store},
+                                              {'h', http}}};
 
 }  // namespace
 }  // namespace convoy
