@@ -6,14 +6,15 @@ else goes on, and when the disk is mended, so does the rest."""
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import unittest
 from pathlib import Path
 
 from support import (
-    DATA, META, MIB, PoolTest, allow_kernel, compare_devices, convoy, convoy_error, convoy_json, run, shut_down_pool, snapshot_device,
-    wait_until,
+    DATA, META, MIB, PoolTest, allow_kernel, compare_devices, convoy, convoy_error, convoy_json, device_digest, run, shut_down_pool,
+    snapshot_device, wait_until,
 )
 
 BUILD = Path(os.environ["CONVOY_BUILD_DIR"])
@@ -108,19 +109,20 @@ class BadDisks(PoolTest):
         self.daemon.start()
 
     @staticmethod
-    def extent(text: str) -> int:
-        found = re.search(r"\(\d+-\d+\):(\d+)-\d+", text)
-        assert found, text
-        return int(found.group(1))
+    def place_of_file(snapshot: str) -> int:
+        """Where in the volume the first extent of its file begins."""
+        with snapshot_device(snapshot) as device:
+            size = int(run("dumpe2fs", "-h", device).stdout.split("Block size:")[1].split()[0])
+            told = run("debugfs", "-R", "stat /file", device).stdout
+        found = re.search(r"\(\d+-\d+\):(\d+)-\d+", told)
+        assert found, told
+        return int(found.group(1)) * size
 
     def test_a_snapshot_with_blocks_that_cant_be_read(self) -> None:
         self.make()
         other = self.make("other")
         convoy("umount", "db")
-        with snapshot_device("db-1") as device:
-            size = int(run("dumpe2fs", "-h", device).stdout.split("Block size:")[1].split()[0])
-            extents = run("debugfs", "-R", "stat /file", device).stdout
-        offset = self.extent(extents) * size + 3 * MIB
+        offset = self.place_of_file("db-1") + 3 * MIB
         bad = self.place_of("db-1", offset)
         self.data.spoil(bad, 1)
         message = convoy_error("backup", "create", "db-1", "--dest", self.url)
@@ -140,6 +142,36 @@ class BadDisks(PoolTest):
         convoy("create", "copy", "--backup", url)
         with snapshot_device("db-1") as device:
             compare_devices(device, "/dev/mapper/copy")
+
+    def test_sectors_that_go_bad_one_by_one_and_come_back_when_they_are_written(self) -> None:
+        """As those of real disks do (dm-dust)."""
+        self.make()
+        convoy("umount", "db")
+        convoy("snapshot", "create", "db", "--name", "db-2")
+        with snapshot_device("db-2") as device:
+            content = device_digest(device)
+        convoy("backup", "create", "db-1", "--dest", self.url)
+        begin = self.place_of_file("db-1")
+        bad = [self.place_of("db-1", begin + offset) for offset in (MIB, 3 * MIB, 5 * MIB)]
+        self.data.set(f"0 {self.data.sectors} dust {self.data.below} 0 512")
+        for sector in bad:
+            run("dmsetup", "message", "disk-data", "0", "addbadblock", str(sector))
+        run("dmsetup", "message", "disk-data", "0", "enable")
+        other = self.destination.parent / "backups2"
+        other.mkdir(exist_ok=True)
+        self.addCleanup(shutil.rmtree, other)
+        message = convoy_error("backup", "create", "db-1", "--dest", f"vfs://{other}/")
+        self.assertRegex(message, r"can't read \d+ bytes of the volume at offset \d+")
+        # What has not changed is not read.
+        second = convoy("backup", "create", "db-2", "--dest", self.url)
+        self.assertEqual(convoy_json("backup", "verify", second)["Damaged"], [])
+        convoy("create", "again", "--backup", second)
+        self.assertEqual(device_digest("/dev/mapper/again"), content)
+        # What is written is good again.
+        for sector in bad:
+            run("dd", "if=/dev/zero", "of=/dev/mapper/disk-data", "oflag=direct", f"bs={SECTOR}", "count=1", f"seek={sector}")
+        convoy("backup", "create", "db-1", "--dest", f"vfs://{other}/")
+        self.data.mend()
 
     def test_a_data_device_that_cant_be_written(self) -> None:
         file = self.make()

@@ -82,6 +82,39 @@ class FullOfData(PoolTest):
         self.assertEqual(file_digests(kept), digests)
 
 
+    def test_a_restore_a_snapshot_and_a_backup_that_run_into_the_end(self) -> None:
+        allow_kernel("reached low water mark for data device|switching pool to out-of-data-space|switching pool to write mode")
+        allow_kernel("Buffer I/O error|buffer_io_error|EXT4-fs|JBD2|Aborting journal|I/O error")
+        convoy("create", "db", "--size", "512M")
+        mountpoint = Path(convoy("mount", "db"))
+        (mountpoint / "file").write_bytes(os.urandom(100 * MIB))
+        os.sync()
+        digests = file_digests(mountpoint)
+        convoy("snapshot", "create", "db", "--name", "s1")
+        url = convoy("backup", "create", "s1", "--dest", self.url)
+        (mountpoint / "more").write_bytes(os.urandom(90 * MIB))
+        os.sync()
+        # It is begun, for there is room still, and does not end well.
+        self.assertRegex(convoy_error("create", "again", "--backup", url), "[Nn]o space|full")
+        self.assertEqual(list(convoy_json("list")), ["db"])
+        self.assertEqual(dm_devices(), ["convoy-pool", "db"])
+        (mountpoint / "more").unlink()
+        run("fstrim", mountpoint)
+        # A snapshot that is there while all that is left is written.
+        convoy("snapshot", "create", "db", "--name", "s2")
+        self.assertIn(write_until_it_fails(mountpoint / "more"), (errno.ENOSPC, errno.EIO))
+        self.assertEqual(convoy_json("info")["devicemapper"]["ThinpoolState"], "out of data space")
+        second, kind, _, _ = backup_create("s2", self.url)
+        self.assertEqual(kind, "incremental")
+        self.assertEqual(convoy_json("backup", "verify", second)["Damaged"], [])
+        self.assertNotIn("SUSPENDED", run("dmsetup", "info").stdout)
+        run("umount", mountpoint)
+        convoy("umount", "db", "--force")
+        convoy("delete", "db")
+        convoy("create", "again", "--backup", second)
+        self.assertEqual(file_digests(convoy("mount", "again")), digests)
+
+
 class Growing(PoolTest):
     """The pool's devices are files, which become larger."""
 

@@ -92,6 +92,7 @@ class Heart(threading.Thread):
 
 
 class PowerCuts(Life):
+    file_systems = ("ext4", "ext4", "ext4", "xfs")
     dice = DICE
     destination = DESTINATION
     prefix = f"n{BOOT}-"
@@ -151,7 +152,7 @@ class PowerCuts(Life):
         for name, volume in convoy_json("list").items():
             if volume["MountPoint"]:
                 convoy("umount", name)
-            check_file_system(f"/dev/mapper/{name}", "ext4")
+            check_file_system(f"/dev/mapper/{name}", self.model.volumes[name]["fs"], has_log=name in self.model.restored)
             convoy("delete", name)
         check_nothing_is_left(self)
         self.daemon.stop()
