@@ -75,8 +75,8 @@ inline constexpr std::chrono::milliseconds kStatusPatience{500};
 // How often we look whether udev is done with a device: a part of what that takes.
 inline constexpr std::chrono::milliseconds kUdevPollStep{5};
 
-// udev kills what a rule runs after three minutes (udevd's --event-timeout), and then nobody is told
-// that the device is done with.
+// udev kills what a rule runs after three minutes (udevd's --event-timeout), and then nobody is
+// told that the device is done with.
 inline constexpr std::chrono::seconds kUdevTimeout{200};
 
 // mkfs of a large volume on a slow disk takes seconds; a child that needs longer than this hangs.
