@@ -49,8 +49,8 @@ Collection collect_garbage(const Store& store, const Uuid& lineage, CollectionMo
 //
 // Throws as collect_garbage; kNotFound if the store has no such backup (leftovers of its deletion
 // are removed nevertheless). A backup whose own record is damaged can be deleted. The message of
-// kCancelled tells whether the backup is gone. After any other error it may or may not be. What is
-// left is removed by the next deletion.
+// kCancelled tells whether the backup is gone, or that it may be. After any other error it may or
+// may not be. What is left is removed by the next deletion.
 void delete_backup(const Store& store, const Uuid& lineage, const Uuid& backup,
                    const ProgressSink& progress = {}, const std::stop_token& stop = {});
 

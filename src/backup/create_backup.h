@@ -39,7 +39,7 @@ struct BackupPlan {
   Compression compression = {};  // of chunks
 
   // Builds on the parent although its tree is damaged: what is lost there is read from the volume.
-  // Chunks that a verification left a note of are always read.
+  // All chunks of packs of which a verification left a note are read in any case.
   bool repair = false;
 };
 
@@ -49,8 +49,8 @@ struct BackupPlan {
 // Throws kNotFound if the parent is gone or its record can't be understood: plan anew, on another
 // one. kUnavailable if the lease was
 // revoked, since nothing was heard of it for long or somebody unlocked the store: try again.
-// kCorrupt if what is needed of the parent's tree is damaged, or a verification found it so, but
-// not with `repair`; kUnsupported if a lineage's plan or note is of another version. kCancelled
+// kCorrupt if what is needed of the parent's tree is damaged, or a verification found any of it so,
+// but not with `repair`; kUnsupported if a lineage's plan or note is of another version. kCancelled
 // soon after a request, when the threads have ended what they hold, a few MiB each.
 // kInvalidArgument for a plan that can't be; kIo and kNoSpace as device and store have it. After an
 // error the store has no such backup (unless not even its removal succeeded after a failed commit).

@@ -23,8 +23,8 @@ struct Damage {
 // Takes note of damage, from several threads at once. If it is empty, damage is thrown as kCorrupt.
 using DamageSink = std::function<void(Damage damage)>;
 
-// Neighbouring chunks of one pack are one entry, with the reason of the first, whichever comes
-// first. Thread-safe.
+// Neighbouring chunks of one pack are one entry, with the reason of the first, in whatever order
+// they are added; unless something of another pack begins there, too. Thread-safe.
 class DamageList {
  public:
   void add(Damage damage);

@@ -14,8 +14,8 @@
 namespace convoy {
 namespace {
 
-// A tenth of what readers take.
-constexpr std::size_t kMaxSlotsInNote = kMaxStoreJsonValues / 10;
+// Each may be of another pack, which takes a field: a tenth of what readers take.
+constexpr std::size_t kMaxSlotsInNote = kMaxStoreJsonFields / 10;
 
 SlotSet parse(const nlohmann::json& json) {
   const JsonFields fields(json);

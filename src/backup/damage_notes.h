@@ -11,8 +11,8 @@
 
 namespace convoy {
 
-// Adds a note of what the notes that are there don't name; if that is nothing, does nothing. Throws
-// what ObjectStore::put throws.
+// Adds a note, or several if it is much, of what the notes that are there don't name; if that is
+// nothing, does nothing. Throws what ObjectStore::put throws, and as list_damage.
 void put_damage_note(const Store& store, const Uuid& lineage, const SlotSet& broken);
 
 // All that the notes of a lineage name. A note that is damaged itself names nothing. Throws

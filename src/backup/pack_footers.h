@@ -26,7 +26,8 @@ struct PackFooter {
   std::vector<PackSlot> slots;
 };
 
-// Thread-safe. Remembers the footers used last, in bounded memory, and reads none twice at once.
+// Thread-safe. Remembers the footers used last, in bounded memory, and which packs are damaged, and
+// reads none twice at once.
 // Packs may be rewritten meanwhile.
 class PackFooters {
  public:

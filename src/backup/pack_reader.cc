@@ -25,7 +25,7 @@ auto PackReader::about(const Item& item, Action&& action) const {
   try {
     return action();
   } catch (Error& error) {
-    if (error.kind() == ErrorKind::kCancelled) throw;  // by `visit`
+    if (error.kind() == ErrorKind::kCancelled) throw;  // by `visit`, or the store
     error.add_context(fmt::format("backup {}, bytes {} to {} of the volume, {}",
                                   record_.info.uuid.to_string(), item.range.begin, item.range.end,
                                   pack_key(record_.info.source.lineage, item.reference.pack)));

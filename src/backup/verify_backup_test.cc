@@ -116,7 +116,7 @@ TEST_F(VerifyTest, TellsOfAPackThatHasGrown) {
 TEST_F(VerifyTest, TheNextBackupIsWholeWhateverWasDamaged) {
   const MemoryStore::Objects whole = objects_.objects();
   const std::vector<std::string> packs = pack_keys();
-  std::mt19937 generator(1);
+  std::mt19937 generator(1);  // NOLINT(cert-msc32-c,cert-msc51-cpp): so that a failure comes again
   for (int round = 0; round < 60; ++round) {
     objects_.set_objects(whole);
     const std::string& pack = packs[generator() % packs.size()];
@@ -143,6 +143,7 @@ TEST_F(VerifyTest, TheNextBackupIsWholeWhateverWasDamaged) {
     SCOPED_TRACE(fmt::format("round {}: {}", round, pack));
     const std::vector<Damage> damages = verify(second_);
     std::vector<ByteRange> found;
+    found.reserve(damages.size());
     for (const Damage& damage : damages) found.push_back(damage.range);
     if (found.empty()) {
       EXPECT_TRUE(restored(store_, second_) == expected_.at(second_.info.uuid));
@@ -213,13 +214,14 @@ TEST(DamageListTest, JoinsNeighboursInWhateverOrderTheyCome) {
   const PackName pack{PackKind::kData, Uuid::generate(), 0};
   const PackName other{PackKind::kData, Uuid::generate(), 0};
   std::vector<Damage> parts;
+  parts.reserve(101);
   for (std::uint64_t i = 0; i < 100; ++i) {
     parts.push_back({.range = {i, i + 1},
                      .reference = {.pack = i < 60 ? pack : other, .slot = 0, .digest = {}},
                      .reason = std::to_string(i)});
   }
-  parts.push_back(parts[7]);  // told twice
-  std::ranges::shuffle(parts, std::mt19937(1));
+  parts.push_back(parts[7]);                     // told twice
+  std::ranges::shuffle(parts, std::mt19937(1));  // NOLINT(cert-msc32-c,cert-msc51-cpp)
   DamageList list;
   for (const Damage& part : parts) list.add(part);
   const std::vector<Damage> damages = list.take();

@@ -364,7 +364,8 @@ Backups::Verified Backups::verify(const StoreAddress& address, VerifyDepth depth
     for (const Uuid& backup : one ? std::vector{one->backup} : backups_of(open.store, lineage)) {
       verify_one(verifier, lineage, backup);
       try {
-        verifier.note_damage();  // at once: a verification of all may be cancelled after hours
+        verifier.note_damage();      // at once: a verification of all may be cancelled after hours
+        verified.not_noted.clear();  // what could not be noted before was noted, too
       } catch (const Error& error) {
         if (error.kind() == ErrorKind::kCancelled) throw;
         verified.not_noted = error.message();  // and what was found is told all the same

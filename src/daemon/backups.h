@@ -116,7 +116,7 @@ class Backups {
   // Throws kBusy if a restore of this daemon reads it, kUnsupported if Rancher Convoy made it.
   void remove(const StoreAddress& address, Job& job);
 
-  // What is no job and waits for a server ends soon, and so does all that is begun later.
+  // What is no job and waits for a server ends soon; what is begun later is tried once.
   void stop() { stopping_.request_stop(); }
 
  private:

@@ -22,8 +22,8 @@
 namespace convoy {
 namespace {
 
-// Of a client that sends nothing, or reads nothing of its answer, in seconds: it keeps one of the
-// connections from others.
+// Of a client that sends nothing of a request, in seconds: it keeps one of the connections from
+// others.
 constexpr unsigned kIdleTimeout = 60;
 
 // --- Socket ---
@@ -162,18 +162,17 @@ MHD_Result on_request(void* context, MHD_Connection* connection, const char* url
                                     "the request is larger than {} bytes", kMaxRequestBody)) +
                        "\n",
                    {}});
-  // What it takes to answer does not count, but what the client takes to read the answer.
+  // Neither what it takes to answer counts, nor what the client takes to read: one that is stopped
+  // for a while (Ctrl-Z) does not lose its job.
   MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT, 0U);
-  const MHD_Result result =
-      answer(connection, (*static_cast<HttpServer::Handler*>(context))(exchange.request));
-  MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT, kIdleTimeout);
-  return result;
+  return answer(connection, (*static_cast<HttpServer::Handler*>(context))(exchange.request));
 } catch (const std::exception& error) {
   spdlog::error("{} {} is not answered: {}", method, url, error.what());
   return MHD_NO;  // the connection is closed
 }
 
-void on_completed(void*, MHD_Connection*, void** state, MHD_RequestTerminationCode) {
+void on_completed(void*, MHD_Connection* connection, void** state, MHD_RequestTerminationCode) {
+  MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT, kIdleTimeout);
   delete static_cast<Exchange*>(*state);
   *state = nullptr;
 }

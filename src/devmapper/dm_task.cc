@@ -87,8 +87,8 @@ std::optional<DmTarget> only_target(const RawIoctl& answer, const std::string& n
 }
 
 // The library's wait works off its list of nodes to make, for all threads, so it is called under
-// the lock; and may take as long as udev does, so it is called again and again. It makes what udev
-// has not made when the wait is ended in its place.
+// the lock; and may take as long as udev does, so it is called again and again. Whoever needs a
+// node that udev has not made by the end finds that out by itself.
 void wait_for_udev(std::uint32_t cookie, const std::string& device) {
   const auto give_up = std::chrono::steady_clock::now() + kUdevTimeout;
   for (int ready = 0;;) {

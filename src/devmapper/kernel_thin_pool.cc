@@ -373,7 +373,8 @@ std::vector<ActiveThin> KernelThinPool::active() {
 }
 
 std::map<std::uint32_t, std::string> KernelThinPool::active_in_others() {
-  const dev_t pool = dm_info(table_.name).value().device;
+  const std::optional<DmInfo> pool = dm_info(table_.name);
+  if (!pool) throw Error(ErrorKind::kIo, "the thin pool {} is gone from the kernel", table_.name);
   std::map<std::uint32_t, std::string> devices;
   for (const std::string& name : all_dm_names()) {
     const std::optional<DmInfo> info = dm_info(name);
@@ -383,7 +384,9 @@ std::map<std::uint32_t, std::string> KernelThinPool::active_in_others() {
     std::string pool_device;
     std::uint32_t thin_id = 0;
     std::istringstream(line->parameters) >> pool_device >> thin_id;
-    if (parse_device(pool_device) == pool) devices.emplace(thin_id, name);
+    // Of a pool that has failed, the kernel tells no device ("Fail").
+    if (pool_device.find(':') != std::string::npos && parse_device(pool_device) == pool->device)
+      devices.emplace(thin_id, name);
   }
   return devices;
 }

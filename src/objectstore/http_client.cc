@@ -282,13 +282,15 @@ class HttpClient::Connection {
 // For the length of one request.
 class HttpClient::Borrowed {
  public:
-  Borrowed(HttpClient& client, bool is_large) : client_(client), is_large_(is_large) {
+  Borrowed(HttpClient& client, bool is_large, const std::stop_token& stop)
+      : client_(client), is_large_(is_large) {
     const unsigned all = client.options_.connections;
     const unsigned for_large = std::max(all, 2U) - 1;
     std::unique_lock lock(client.mutex_);
-    client.returned_.wait(lock, [&] {
+    const bool is_free = client.returned_.wait(lock, stop, [&] {
       return client.in_use_ < all && (!is_large || client.in_use_by_large_ < for_large);
     });
+    if (!is_free) throw HttpFailure(HttpFailure::Kind::kTransient, "it was cancelled");
     ++client.in_use_;
     if (is_large) ++client.in_use_by_large_;
     if (client.idle_.empty()) return;
@@ -326,8 +328,9 @@ HttpClient::HttpClient(HttpOptions options)
 
 HttpClient::~HttpClient() = default;
 
-HttpClient::Response HttpClient::perform(const std::function<Request()>& make, std::size_t size) {
-  Borrowed borrowed(*this, size >= kLarge);
+HttpClient::Response HttpClient::perform(const std::function<Request()>& make, std::size_t size,
+                                         const std::stop_token& stop) {
+  Borrowed borrowed(*this, size >= kLarge, stop);
   return borrowed.connection().perform(make(), upload_, download_);
 }
 

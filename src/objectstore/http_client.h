@@ -88,9 +88,11 @@ class HttpClient {
 
   // The answer to GET, HEAD, PUT, POST or DELETE, whatever its status; redirections are not
   // followed. `make` is called when a connection is free, which may take a while: large bodies (the
-  // body will have `size` bytes) leave one to all that is small. Throws HttpFailure, and what
-  // `make` throws.
-  Response perform(const std::function<Request()>& make, std::size_t size = 0);
+  // body will have `size` bytes) leave one to all that is small, if there is more than one. The
+  // wait ends as a request does when `stop` is requested. Throws HttpFailure, and what `make`
+  // throws.
+  Response perform(const std::function<Request()>& make, std::size_t size = 0,
+                   const std::stop_token& stop = {});
 
  private:
   class Connection;
@@ -101,7 +103,7 @@ class HttpClient {
   RateLimit download_;
 
   std::mutex mutex_;
-  std::condition_variable returned_;
+  std::condition_variable_any returned_;
   unsigned in_use_ = 0;
   unsigned in_use_by_large_ = 0;
   std::vector<std::unique_ptr<Connection>> idle_;  // the one used last at the end

@@ -30,8 +30,8 @@ struct ObjectInfo {
 enum class PutOutcome { kStored, kAlreadyThere };
 
 // All calls are thread-safe. They throw kInvalidArgument for what is no key, kNoSpace if the store
-// is full, kIo for whatever else goes wrong; each error names the object. What a call throws
-// besides is said with it.
+// is full, kIo for whatever else goes wrong; each error names the object. Stores that are made with
+// a stop token throw kCancelled after it. What a call throws besides is said with it.
 class ObjectStore {
  public:
   virtual ~ObjectStore() = default;

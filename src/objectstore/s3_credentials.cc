@@ -91,9 +91,11 @@ bool is_safe_for_token(std::string_view url) {
       "127.0.0.1", "localhost", "[::1]", "169.254.170.2", "169.254.170.23", "[fd00:ec2::23]"};
   constexpr std::string_view kScheme = "http://";
   if (!url.starts_with(kScheme)) return false;
-  return std::ranges::any_of(kHosts, [rest = url.substr(kScheme.size())](std::string_view host) {
-    return rest.starts_with(host) &&
-           (rest.size() == host.size() || rest[host.size()] == '/' || rest[host.size()] == ':');
+  url.remove_prefix(kScheme.size());
+  const std::string_view server = url.substr(0, url.find('/'));
+  if (server.find('@') != std::string_view::npos) return false;
+  return std::ranges::any_of(kHosts, [&](std::string_view host) {
+    return server == host || (server.starts_with(host) && server[host.size()] == ':');
   });
 }
 

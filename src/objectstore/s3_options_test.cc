@@ -173,8 +173,8 @@ TEST_F(S3OptionsTest, KeysThatOtherToolsWouldTakeElsewhereAreNotReplacedSilently
   EXPECT_THROW(keys(), Error);
   variables_.erase("AWS_ROLE_ARN");
   write("config", "");
-  for (const char* const url :
-       {"http://keys.example/", "http://169.254.170.2.example/", "ftp://127.0.0.1/"}) {
+  for (const char* const url : {"http://keys.example/", "http://169.254.170.2.example/",
+                                "ftp://127.0.0.1/", "http://localhost:x@keys.example/"}) {
     variables_["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = url;
     EXPECT_THAT(refused([&] { keys(); }), HasSubstr("AWS_CONTAINER_CREDENTIALS_FULL_URI")) << url;
   }

@@ -108,7 +108,7 @@ HttpClient::Response S3Store::ask(Call call, const Check& check) {
     std::string why;
     try {
       HttpClient::Response response =
-          client_->perform([&] { return signed_request(call); }, call.body.size());
+          client_->perform([&] { return signed_request(call); }, call.body.size(), call.stop);
       why = why_not(response, call);
       if (why.empty()) {
         if (check && is_success(response)) check(response);
@@ -127,7 +127,8 @@ HttpClient::Response S3Store::ask(Call call, const Check& check) {
     }
     if (call.stop.stop_requested()) throw cancelled(call.host);
     if (is_tidying_up)
-      throw Error(ErrorKind::kIo, "{}: {} (after a cancellation, so tried once)", call.host, why);
+      throw Error(ErrorKind::kCancelled, "{}: {} (after a cancellation, so tried once)", call.host,
+                  why);
     if (tries == kTries ||
         (tries >= kTriesHoweverLong && std::chrono::steady_clock::now() - begin > kLongestEffort))
       throw Error(ErrorKind::kIo, "{}: {} (tried {} times)", call.host, why, tries);
