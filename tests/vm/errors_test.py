@@ -12,6 +12,7 @@ from pathlib import Path
 from support import (
     DATA,
     META,
+    MIB,
     ROOT,
     SOCKET,
     Daemon,
