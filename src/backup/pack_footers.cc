@@ -147,12 +147,8 @@ std::optional<PackFooters::Place> PackFooters::rewritten(const PackName& pack,
     return found != rewritten_.end() && found->second.key != but_not;
   };
   if (!but_not.empty() && !is_news()) {
-    if (missing_.contains(pack)) return std::nullopt;
     list_rewritten();
-    if (!is_news()) {
-      missing_.insert(pack);
-      return std::nullopt;
-    }
+    if (!is_news()) return std::nullopt;
   }
   const auto found = rewritten_.find(pack);
   return found == rewritten_.end() ? std::nullopt : std::optional(found->second);

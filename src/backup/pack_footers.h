@@ -8,7 +8,6 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -81,7 +80,6 @@ class PackFooters {
 
   std::mutex rewritten_mutex_;           // held while they are listed
   std::map<PackName, Place> rewritten_;  // the newest of each, when they were last listed
-  std::set<PackName> missing_;           // neither as written nor rewritten
 };
 
 }  // namespace convoy

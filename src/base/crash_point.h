@@ -2,8 +2,9 @@
 // a file system, a store. A crash there must be survived; tests/vm/crash_points_test.py tries it at
 // every one that an operation comes by.
 //
-// They stand in the few functions by which changes are made, not in the operations, so that a new
-// step of one can't be forgotten. (Requests to S3 have none: for those, a directory stands.)
+// They stand in the few functions by which changes are made, not in the operations: a new step of
+// one that uses these is tried without anybody's doing. (Requests to S3 have none: for those, a
+// directory stands.)
 #pragma once
 
 namespace convoy {

@@ -48,9 +48,12 @@ def write_until_it_fails(path: Path) -> int:
 
 
 class FullOfData(PoolTest):
-    def test_writers_fail_at_once_and_a_delete_makes_room(self) -> None:
+    def setUp(self) -> None:
         allow_kernel("reached low water mark for data device|switching pool to out-of-data-space|switching pool to write mode")
         allow_kernel("Buffer I/O error|buffer_io_error|EXT4-fs|JBD2|Aborting journal|I/O error")
+        super().setUp()
+
+    def test_writers_fail_at_once_and_a_delete_makes_room(self) -> None:
         convoy("create", "kept", "--size", "64M")
         kept = Path(convoy("mount", "kept"))
         (kept / "file").write_bytes(os.urandom(20 * MIB))
@@ -81,10 +84,7 @@ class FullOfData(PoolTest):
         self.assertEqual(convoy("create", "third", "--size", "64M"), "third")
         self.assertEqual(file_digests(kept), digests)
 
-
     def test_a_restore_a_snapshot_and_a_backup_that_run_into_the_end(self) -> None:
-        allow_kernel("reached low water mark for data device|switching pool to out-of-data-space|switching pool to write mode")
-        allow_kernel("Buffer I/O error|buffer_io_error|EXT4-fs|JBD2|Aborting journal|I/O error")
         convoy("create", "db", "--size", "512M")
         mountpoint = Path(convoy("mount", "db"))
         (mountpoint / "file").write_bytes(os.urandom(100 * MIB))
