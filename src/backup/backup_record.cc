@@ -27,15 +27,12 @@ json encode_root(const std::optional<Reference>& root) {
   return {{"pack", to_string(root->pack)}, {"slot", root->slot}, {"digest", to_hex(root->digest)}};
 }
 
-constexpr std::array<std::pair<PackKind, const char*>, 2> kKinds = {
-    {{PackKind::kData, "data"}, {PackKind::kTree, "tree"}}};
-
 // By backup and kind, in columns, which compress much better than a name for each pack: a volume of
 // a TiB has 65,000.
 json encode_packs(const PackUses& packs) {
   json encoded = json::object();
   for (const auto& [name, use] : packs) {
-    const char* const kind = kKinds.at(static_cast<std::size_t>(name.kind)).second;
+    const char* const kind = kPackKinds.at(static_cast<std::size_t>(name.kind)).second;
     json& columns = encoded[name.backup.to_string()][kind];
     json& numbers = columns["numbers"];
     if (!numbers.empty() && numbers.back()[1].get<std::uint64_t>() + 1 == name.number)
@@ -122,19 +119,10 @@ std::vector<std::uint64_t> parse_column(const JsonFields& fields, const std::str
   return column;
 }
 
-// The numbers in ascending ranges of a first and a last one, `count` of them.
+// `count` numbers.
 std::vector<std::uint32_t> parse_numbers(const JsonFields& fields, std::size_t count) {
-  const json& ranges = fields.field("numbers");
-  if (!ranges.is_array()) fields.refuse("numbers", "is not a list");
   std::vector<std::uint32_t> numbers;
-  for (const json& range : ranges) {
-    if (!range.is_array() || range.size() != 2 || !range[0].is_number_unsigned() ||
-        !range[1].is_number_unsigned())
-      fields.refuse("numbers", "has an element that is not a first and a last number");
-    const auto first = range[0].get<std::uint64_t>();
-    const auto last = range[1].get<std::uint64_t>();
-    if (last > UINT32_MAX || first > last || (!numbers.empty() && first <= numbers.back()))
-      fields.refuse("numbers", "is not ascending");
+  for (const auto& [first, last] : fields.ranges("numbers")) {
     if (last - first >= count - numbers.size()) fields.refuse("numbers", "has too many packs");
     for (std::uint64_t number = first; number <= last; ++number)
       numbers.push_back(static_cast<std::uint32_t>(number));
@@ -159,7 +147,7 @@ PackUses parse_packs(const JsonFields& fields) {
     const auto backup = parse_key_uuid(name);
     if (!backup) packs.refuse(name, "is not the UUID of a backup");
     const JsonFields of_backup = packs.object(name);
-    for (const auto& [kind, kind_name] : kKinds) {
+    for (const auto& [kind, kind_name] : kPackKinds) {
       if (value.contains(kind_name))
         parse_packs_of(*backup, kind, of_backup.object(kind_name), uses);
     }

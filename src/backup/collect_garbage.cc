@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <map>
-#include <set>
 #include <thread>
 #include <utility>
 
@@ -18,6 +17,7 @@
 #include "backup/ordered_workers.h"
 #include "backup/pack_footers.h"
 #include "backup/pack_rewriting.h"
+#include "backup/pack_set.h"
 #include "backup/removal_plan.h"
 #include "backup/slot_set.h"
 #include "base/error.h"
@@ -111,12 +111,12 @@ class Collector {
 
   LineageSurvey survey_;
   PackFooters footers_;
-  std::set<PackName> own_packs_;  // of the deleted backup
+  PackSet own_packs_;  // of the deleted backup
   bool deletion_is_done_ = false;
   RemovalPlan plan_;
   std::map<PackName, Objects> objects_of_;
-  std::set<PackName> gone_;  // as they were written, removed by us
-  SlotSet live_;             // what backups refer to
+  PackSet gone_;  // as they were written, removed by us
+  SlotSet live_;  // what backups refer to
   bool live_is_incomplete_ = false;
   Progress progress_so_far_;
   Collection result_;
@@ -204,8 +204,9 @@ void Collector::collect() {
 Timestamp Collector::put_plan_for_time() {
   plan_.key = json_key(lineage_, LineagePart::kPlans, Uuid::generate());
   plan_.known = survey_.read_backups();
-  std::ranges::copy_if(own_packs_, std::back_inserter(plan_.packs),
-                       [&](const PackName& pack) { return !survey_.keeps(pack); });
+  own_packs_.for_each([&](const PackName& pack) {
+    if (!survey_.keeps(pack)) plan_.packs.insert(pack);
+  });
   while (true) {
     put_plan(store_, plan_);
     if (const auto info = objects_.head(plan_.key)) return info->modified;
@@ -303,7 +304,7 @@ void Collector::plan_removals(Timestamp now) {
     if (survey_.keeps(pack)) continue;
     const bool is_own = own_packs_.contains(pack) || pack.backup == deleted_;
     if (!is_own && now - objects.newest() < grace) continue;
-    if (!own_packs_.contains(pack)) plan_.packs.push_back(pack);
+    plan_.packs.insert(pack);
     if (mode_ == CollectionMode::kPlanOnly)
       result_.packs.push_back(
           {CollectedPack::Action::kRemoved, pack, objects.size(), objects.size()});
@@ -337,7 +338,7 @@ void Collector::plan_rewriting() {
           result_.not_rewritten =
               fmt::format("{}: {}", pack_key(lineage_, pack), damage->message());
         if (damage || share.live * 100 >= share.all * kMinLiveShare) return;
-        plan_.rewrites.push_back(pack);
+        plan_.rewrites.insert(pack);
         progress_so_far_.bytes_total += size;
         if (mode_ == CollectionMode::kPlanOnly)
           result_.packs.push_back(
@@ -360,39 +361,35 @@ std::vector<RemovalPlan> Collector::plans_of_others() {
 
 // Makes what they name, of what is there, ours: whoever put them may have died.
 void Collector::take_over(const std::vector<RemovalPlan>& others) {
-  const std::set<PackName> planned(plan_.packs.begin(), plan_.packs.end());
-  std::set<PackName> more;
-  for (const RemovalPlan& plan : others) {
-    for (const PackName& pack : plan.packs) {
-      if (objects_of_.contains(pack) && !planned.contains(pack) && !survey_.keeps(pack))
-        more.insert(pack);
-    }
+  for (const auto& [pack, objects] : objects_of_) {
+    if (!survey_.keeps(pack) && std::ranges::any_of(others, [&](const RemovalPlan& plan) {
+          return plan.packs.contains(pack);
+        }))
+      plan_.packs.insert(pack);
   }
-  plan_.packs.insert(plan_.packs.end(), more.begin(), more.end());
 }
 
 // Removes those that nobody can act on any more: what they name is gone, as it was written. Others
 // stay for as long as revocations do, since their owners may only be slow.
 void Collector::end_plans(const std::vector<RemovalPlan>& plans, Timestamp now) {
-  const auto is_there = [&](const PackName& pack) {
-    const auto found = objects_of_.find(pack);
-    return found != objects_of_.end() &&
-           found->second.of_pack.front().key == pack_key(lineage_, pack) && !gone_.contains(pack);
+  const auto can_be_acted_on = [&](const RemovalPlan& plan) {
+    return std::ranges::any_of(objects_of_, [&](const auto& entry) {
+      const auto& [pack, objects] = entry;
+      return plan.names(pack) && !gone_.contains(pack) &&
+             objects.of_pack.front().key == pack_key(lineage_, pack);
+    });
   };
   for (const RemovalPlan& plan : plans) {
-    if (now - plan.put >= store_.times().revocation_age ||
-        (std::ranges::none_of(plan.packs, is_there) &&
-         std::ranges::none_of(plan.rewrites, is_there)))
+    if (now - plan.put >= store_.times().revocation_age || !can_be_acted_on(plan))
       objects_.remove(plan.key);
   }
 }
 
 void Collector::execute() {
   std::vector<PackName> packs;
-  for (const PackName& pack : plan_.packs) {
-    // What is kept is garbage if its writer fails, and found as such later. What is not there was
-    // removed by another.
-    if (!survey_.keeps(pack) && objects_of_.contains(pack)) packs.push_back(pack);
+  for (const auto& [pack, objects] : objects_of_) {
+    // What is kept is garbage if its writer fails, and found as such later.
+    if (plan_.packs.contains(pack) && !survey_.keeps(pack)) packs.push_back(pack);
     if (packs.size() == kRemovedAtOnce) remove_packs(std::exchange(packs, {}));
   }
   remove_packs(packs);
@@ -432,16 +429,16 @@ void Collector::rewrite() {
         "a backup is being made on one that was deleted, or on what an interrupted one left";
     return;
   }
-  for (const PackName& pack : plan_.rewrites) {
+  for (const auto& [pack, objects] : objects_of_) {
+    if (!plan_.rewrites.contains(pack) || survey_.is_being_written(pack.backup)) continue;
     check_stopped();
-    if (survey_.is_being_written(pack.backup)) continue;
     try {
       const PackFooters::Footer footer = footers_.footer_of(pack);
       const std::uint64_t size =
           rewrite_pack(objects_, lineage_, pack, *footer,
                        [&](std::uint32_t slot) { return is_live(pack, slot); });
       std::uint64_t old_size = 0;
-      for (const ObjectInfo& object : objects_of_.at(pack).of_pack) {
+      for (const ObjectInfo& object : objects.of_pack) {
         objects_.remove(object.key);
         old_size = object.size;
       }

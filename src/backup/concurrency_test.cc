@@ -13,6 +13,7 @@ using testing::AnyOf;
 using Call = MemoryStore::Call;
 using std::chrono::hours;
 using std::chrono::minutes;
+constexpr minutes kDay{24 * 60};
 
 TEST_F(ConcurrencyTest, DeletingTheParentDuringABackupHarmsNone) {
   const auto outcomes = at_every_call([&] { back_up_all(device_, parent_); },
@@ -55,7 +56,73 @@ TEST_F(ConcurrencyTest, ABackupAndADeletionInTurnsHarmNone) {
   const auto check = [&] { check_backups(); };
   in_turns(back_up_on_parent, delete_parent, [] {}, check);
   in_turns(delete_parent, back_up_on_parent, [] {}, check);
-  in_turns(back_up_on_parent, delete_parent, [&] { objects_.advance(hours(1)); }, check);
+  const auto an_hour = [&] { objects_.advance(hours(1)); };
+  in_turns(back_up_on_parent, delete_parent, an_hour, check);
+  in_turns(delete_parent, back_up_on_parent, an_hour, check);
+}
+
+// Stopped at each of its calls, for longer than a lease, than the grace of garbage, and than
+// revocations are kept, while others do all that can be done.
+TEST_F(ConcurrencyTest, ARemoverThatStoodStillHarmsNone) {
+  back_up_all(device_, parent_);
+  device_.write(512 * kKiB, noise(3, 3000));
+  start_ = objects_.objects();
+  for (const auto pause : {minutes(9), minutes(13), minutes(60), minutes(25 * 60), kDay * 31}) {
+    SCOPED_TRACE(pause);
+    const auto outcomes = at_every_call(
+        [&] { delete_backup(store_, lineage_, parent_.info.uuid); },
+        [&] {
+          // One is being made on the parent, one on what is left if that is gone, and
+          // one of them is deleted again.
+          const Lease lease(store_, lineage_, {.backup = Uuid::generate(), .builds_on = {}});
+          objects_.advance(pause / 2);
+          const std::optional<BackupRecord> base =
+              has_backup(parent_) ? std::optional(parent_) : std::nullopt;
+          const BackupRecord passing = back_up_all(device_, base);
+          back_up_all(device_, passing);
+          delete_backup(store_, lineage_, passing.info.uuid);
+          collect_garbage(store_, lineage_, CollectionMode::kHalfDead, {}, {});
+          objects_.advance(pause / 2);
+        },
+        [&] {
+          EXPECT_FALSE(has_backup(parent_));
+          EXPECT_EQ(backups_of(store_, lineage_).size(), 2U);
+          check_backups();
+          check_that_garbage_is_collected();
+        });
+    EXPECT_EQ(outcomes.count(std::nullopt), outcomes.size());
+    EXPECT_GT(outcomes.size(), 15U);
+  }
+}
+
+// Hosts' clocks tell nothing: only that of the store, whichever way it differs from theirs.
+TEST_F(ConcurrencyTest, AWriterAndARemoverAgreeWhateverTheirOwnClocksTell) {
+  for (const auto difference : {-hours(1), -hours(24 * 40), hours(24 * 80)}) {
+    objects_.advance(difference);
+    objects_.set_objects({});
+    expected_.clear();
+    store_ = Store::open_or_create(objects_, std::nullopt);
+    parent_ = back_up_all(device_);
+    device_.write(8 * kKiB, noise(2, 100));
+    start_ = objects_.objects();
+    const auto back_up_on_parent = [&] { back_up_all(device_, parent_); };
+    const auto delete_parent = [&] { delete_backup(store_, lineage_, parent_.info.uuid); };
+    const auto check = [&] {
+      check_backups();
+      check_that_garbage_is_collected();
+    };
+    EXPECT_EQ(at_every_call(back_up_on_parent, delete_parent, check).count(ErrorKind::kUnavailable),
+              0U);
+    EXPECT_GT(at_every_call(
+                  back_up_on_parent,
+                  [&] {
+                    objects_.advance(hours(1));
+                    delete_parent();
+                  },
+                  check)
+                  .count(ErrorKind::kUnavailable),
+              3U);
+  }
 }
 
 TEST_F(ConcurrencyTest, TwoDeletionsInTurnsHarmNone) {

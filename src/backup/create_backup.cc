@@ -191,9 +191,8 @@ void BackupRun::read_parent(const LeaseList& leases) {
   avoided_ = scattered_packs(parent_->packs, parent_->chunk_size);
   for (const RemovalPlan& plan : plans) {
     if (plan.known.contains(parent)) continue;
-    for (const auto* const names : {&plan.packs, &plan.rewrites})
-      for (const PackName& pack : *names)
-        if (parent_->packs.contains(pack)) avoided_.insert(pack);
+    for (const auto& [pack, use] : parent_->packs)
+      if (plan.names(pack)) avoided_.insert(pack);
   }
 }
 

@@ -202,7 +202,34 @@ TEST_F(GarbageTest, ABackupAndACollectionInTurnsHarmNone) {
   const auto check = [&] { check_backups(); };
   in_turns(back_up_on_second, delete_and_collect, [] {}, check);
   in_turns(delete_and_collect, back_up_on_second, [] {}, check);
-  in_turns(back_up_on_second, delete_and_collect, [&] { objects_.advance(hours(1)); }, check);
+  const auto an_hour = [&] { objects_.advance(hours(1)); };
+  in_turns(back_up_on_second, delete_and_collect, an_hour, check);
+  in_turns(delete_and_collect, back_up_on_second, an_hour, check);
+}
+
+TEST_F(GarbageTest, ACollectorThatStoodStillHarmsNone) {
+  make_half_dead();
+  device_.write(8 * kKiB, noise(20, 9000));
+  for (const auto pause : {hours(1), hours(25), hours(24 * 31)}) {
+    SCOPED_TRACE(pause);
+    const auto outcomes = at_every_call([&] { collect(); },
+                                        [&] {
+                                          objects_.advance(pause / 2);
+                                          const BackupRecord third = back_up_all(device_, second_);
+                                          delete_backup(store_, lineage_, second_.info.uuid);
+                                          back_up_all(device_, third);
+                                          collect();
+                                          objects_.advance(pause / 2);
+                                        },
+                                        [&] {
+                                          EXPECT_EQ(backups_of(store_, lineage_).size(), 2U);
+                                          check_backups();
+                                          check_that_verify_is_clean();
+                                          check_that_garbage_is_collected();
+                                        });
+    EXPECT_EQ(outcomes.count(std::nullopt), outcomes.size());
+    EXPECT_GT(outcomes.size(), 15U);
+  }
 }
 
 TEST_F(GarbageTest, RewritesNothingWhileItIsNotKnownWhatAWriterNeeds) {
@@ -232,18 +259,20 @@ TEST_F(GarbageTest, EndsAnothersPlanOnlyWhenNobodyCanActOnItAnyMore) {
   const PackName kept = second_.packs.begin()->first;
   const PackName garbage{PackKind::kData, Uuid::generate(), 0};
   objects_.put(pack_key(lineage_, garbage), Bytes(1000));
-  const auto put = [&](std::vector<PackName> packs, std::vector<PackName> rewrites) {
-    const RemovalPlan plan{.key = json_key(lineage_, LineagePart::kPlans, Uuid::generate()),
-                           .put = {},
-                           .packs = std::move(packs),
-                           .rewrites = std::move(rewrites),
-                           .known = {}};
+  const auto put = [&](std::optional<PackName> pack, std::optional<PackName> rewrite) {
+    RemovalPlan plan{.key = json_key(lineage_, LineagePart::kPlans, Uuid::generate()),
+                     .put = {},
+                     .packs = {},
+                     .rewrites = {},
+                     .known = {}};
+    if (pack) plan.packs.insert(*pack);
+    if (rewrite) plan.rewrites.insert(*rewrite);
     put_plan(store_, plan);
     return plan.key;
   };
-  const std::string of_kept = put({kept}, {});
-  const std::string of_garbage = put({garbage}, {});
-  const std::string of_rewrite = put({}, {kept});
+  const std::string of_kept = put(kept, {});
+  const std::string of_garbage = put(garbage, {});
+  const std::string of_rewrite = put({}, kept);
   const std::string of_nothing = put({}, {});
   collect(CollectionMode::kWhatNobodyRefersTo);
   EXPECT_FALSE(objects_.head(pack_key(lineage_, garbage)));  // though it is young

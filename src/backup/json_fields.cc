@@ -74,6 +74,25 @@ std::string JsonFields::name(const std::string& name) const {
   return text;
 }
 
+std::vector<std::pair<std::uint32_t, std::uint32_t>> JsonFields::ranges(
+    const std::string& name) const {
+  const nlohmann::json& array = field(name);
+  if (!array.is_array()) refuse(name, "is not a list");
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> ranges;
+  ranges.reserve(array.size());
+  for (const nlohmann::json& range : array) {
+    if (!range.is_array() || range.size() != 2 || !range[0].is_number_unsigned() ||
+        !range[1].is_number_unsigned())
+      refuse(name, "has an element that is not a first and a last number");
+    const auto first = range[0].get<std::uint64_t>();
+    const auto last = range[1].get<std::uint64_t>();
+    if (last > UINT32_MAX || first > last || (!ranges.empty() && first <= ranges.back().second))
+      refuse(name, "is not ascending");
+    ranges.emplace_back(first, last);
+  }
+  return ranges;
+}
+
 void JsonFields::check_version() const {
   constexpr std::uint64_t kVersion = 1;
   const std::uint64_t version = number("version", UINT64_MAX);

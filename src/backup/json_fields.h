@@ -5,6 +5,8 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include <nlohmann/json_fwd.hpp>
 
@@ -33,6 +35,9 @@ class JsonFields {
   std::string text(const std::string& name, std::size_t max_length) const;
   // A name as is_valid_name takes it.
   std::string name(const std::string& name) const;
+  // An array of ranges in ascending order, each an array of a first and a last number, both of 32
+  // bits.
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> ranges(const std::string& name) const;
   // Throws kUnsupported if the field "version" is a number other than the one version there is.
   void check_version() const;
 

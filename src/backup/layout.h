@@ -2,17 +2,23 @@
 // knows them.
 #pragma once
 
+#include <array>
 #include <compare>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "base/uuid.h"
 
 namespace convoy {
 
 enum class PackKind : std::uint8_t { kData, kTree };
+
+// By their values, with what they are called in JSON.
+inline constexpr std::array<std::pair<PackKind, const char*>, 2> kPackKinds = {
+    {{PackKind::kData, "data"}, {PackKind::kTree, "tree"}}};
 
 // The name of a pack within its lineage: the backup that wrote it, and which of that backup's packs
 // of the kind it is.

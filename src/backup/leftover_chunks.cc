@@ -61,10 +61,9 @@ PackUses usable_packs(const Store& store, const Uuid& lineage, const std::vector
   PackUses packs;
   const std::vector<RemovalPlan> plans = list_plans(store, lineage);
   for (const Uuid& backup : backups) packs.merge(data_packs_of(store, lineage, backup));
-  for (const RemovalPlan& plan : plans) {
-    for (const auto* const names : {&plan.packs, &plan.rewrites})
-      for (const PackName& pack : *names) packs.erase(pack);
-  }
+  std::erase_if(packs, [&](const auto& entry) {
+    return std::ranges::any_of(plans, [&](const auto& plan) { return plan.names(entry.first); });
+  });
   return packs;
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "backup/layout.h"
+#include "backup/pack_set.h"
 #include "backup/store.h"
 #include "base/time.h"
 #include "base/uuid.h"
@@ -15,11 +16,13 @@ namespace convoy {
 
 struct RemovalPlan {
   std::string key;
-  Timestamp put;                   // of one that is in the store
-  std::vector<PackName> packs;     // to be removed
-  std::vector<PackName> rewrites;  // to be rewritten without what nobody refers to
+  Timestamp put = {};  // of one that is in the store
+  PackSet packs;       // to be removed
+  PackSet rewrites;    // to be rewritten without what nobody refers to
   // The backups whose needs the remover knew when it planned. What others refer to may go.
   std::set<Uuid> known;
+
+  bool names(const PackName& pack) const { return packs.contains(pack) || rewrites.contains(pack); }
 };
 
 // Throws what ObjectStore::put throws.

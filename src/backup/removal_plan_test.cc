@@ -1,5 +1,7 @@
 #include "backup/removal_plan.h"
 
+#include <fmt/format.h>
+
 #include "backup/backup_testing.h"
 
 namespace convoy {
@@ -14,10 +16,10 @@ class PlanTest : public BackupTest {
     device_.write(8 * kKiB, noise(2, 100));  // the rest stays the parent's
   }
 
-  RemovalPlan plan_of_packs(std::vector<PackName> packs) {
+  RemovalPlan plan_of_packs(const PackSet& packs) {
     return {.key = json_key(lineage_, LineagePart::kPlans, Uuid::generate()),
             .put = {},
-            .packs = std::move(packs),
+            .packs = packs,
             .rewrites = {},
             .known = {}};
   }
@@ -27,7 +29,9 @@ class PlanTest : public BackupTest {
 };
 
 TEST_F(PlanTest, OfADeadRemoverDoesNotStopBackupsOnAParentThatIsThere) {
-  put_plan(store_, plan_of_packs({parent_.packs.begin()->first}));
+  PackSet packs;
+  packs.insert(parent_.packs.begin()->first);
+  put_plan(store_, plan_of_packs(packs));
   back_up_all(device_, parent_);
   EXPECT_EQ(backups_of(store_, lineage_).size(), 2U);
   check_backups();
@@ -35,7 +39,7 @@ TEST_F(PlanTest, OfADeadRemoverDoesNotStopBackupsOnAParentThatIsThere) {
 
 TEST_F(PlanTest, IsIgnoredIfItIsDamaged) {
   const std::string key = json_key(lineage_, LineagePart::kPlans, Uuid::generate());
-  objects_.put(key, as_bytes("{\"version\":1,\"packs\":[\"../../x\"],\"rewrites\":[]}"));
+  objects_.put(key, as_bytes(R"({"version":1,"packs":{"../../x":{}},"rewrites":{},"known":[]})"));
   const BackupRecord second = back_up_all(device_, parent_);
   delete_and_forget(second.info.uuid);
   EXPECT_FALSE(objects_.head(key));
@@ -43,9 +47,46 @@ TEST_F(PlanTest, IsIgnoredIfItIsDamaged) {
   check_nothing_is_left_over();
 }
 
+TEST_F(PlanTest, ComesBackAsItWasPut) {
+  RemovalPlan plan = plan_of_packs({});
+  const Uuid one = Uuid::generate(), two = Uuid::generate();
+  // As many as a backup of a PiB has.
+  plan.packs.insert_range({PackKind::kData, one, 0}, 67'000'000);
+  plan.packs.insert({PackKind::kTree, one, 5});
+  plan.packs.insert({PackKind::kData, two, UINT32_MAX});
+  plan.rewrites.insert({PackKind::kTree, two, 1});
+  plan.known = {one, two};
+  put_plan(store_, plan);
+  EXPECT_LT(objects_.objects().at(plan.key).data.size(), 1000U);
+  const auto found = list_plans(store_, lineage_);
+  ASSERT_EQ(found.size(), 1U);
+  EXPECT_EQ(found[0].packs.ranges(), plan.packs.ranges());
+  EXPECT_EQ(found[0].rewrites.ranges(), plan.rewrites.ranges());
+  EXPECT_EQ(found[0].known, plan.known);
+}
+
+TEST_F(PlanTest, NamesNothingUnlessItsRangesAreInOrder) {
+  const Uuid backup = Uuid::generate();
+  const auto names_any = [&](const std::string& ranges) {
+    const std::string key = json_key(lineage_, LineagePart::kPlans, Uuid::generate());
+    objects_.put(key,
+                 as_bytes(fmt::format(
+                     R"({{"version":1,"packs":{{"{}":{{"data":{}}}}},"rewrites":{{}},"known":[]}})",
+                     backup.to_string(), ranges)));
+    const auto plans = list_plans(store_, lineage_);
+    objects_.remove(key);
+    return !plans.at(0).packs.empty();
+  };
+  EXPECT_TRUE(names_any("[[0,1],[3,3]]"));
+  for (const char* const ranges :
+       {"[[1,0]]", "[[0,1],[1,2]]", "[[5,5],[3,3]]", "[[0]]", "[[0,1,2]]", "[[-1,1]]", "[0,1]", "7",
+        "[[0,4294967296]]", "[[0,1.5]]"})
+    EXPECT_FALSE(names_any(ranges)) << ranges;
+}
+
 TEST_F(PlanTest, NeverRemovesWhatABackupRefersTo) {
-  std::vector<PackName> packs;
-  for (const auto& [pack, use] : parent_.packs) packs.push_back(pack);
+  PackSet packs;
+  for (const auto& [pack, use] : parent_.packs) packs.insert(pack);
   put_plan(store_, plan_of_packs(packs));
   delete_and_forget(back_up_all(device_, parent_).info.uuid);
   check_backups();

@@ -91,9 +91,11 @@ class Daemon:
     """A daemon under a root, on a socket. `pool` is what its first start is given, `options` what every start is given."""
 
     def __init__(
-        self, *options: str, pool: list[str], root: Path = ROOT, socket: Path = SOCKET, program: str | Path = "convoy"
+        self, *options: str, pool: list[str], root: Path = ROOT, socket: Path = SOCKET, program: str | Path = "convoy",
+        environment: dict[str, str] | None = None,
     ) -> None:
         self.root, self.socket, self.options, self.program = root, socket, options, program
+        self.environment = environment or {}
         self.process: subprocess.Popen | None = None
         self.start(*pool)
 
@@ -102,7 +104,8 @@ class Daemon:
         command = [str(self.program), "--debug", "--socket", str(self.socket), "daemon", "--root", str(self.root)]
         self.log = LOG.open("a")
         self.process = subprocess.Popen(
-            [*command, "--drivers", "devicemapper", *self.options, *options], stdout=self.log, stderr=self.log
+            [*command, "--drivers", "devicemapper", *self.options, *options], stdout=self.log, stderr=self.log,
+            env=os.environ | self.environment,
         )
         deadline = time.monotonic() + 30
         while not is_served(self.socket):

@@ -1,8 +1,10 @@
-"""Two daemons that write to one lineage of backups in one destination: either may stand still for an hour, at any moment, and go on."""
+"""Two daemons that write to one lineage of backups in one destination: either may stand still for an hour, at any moment, and go on.
+The second one's clock is an hour ahead."""
 # budget: 800
 # machine: --memory 2G --disk store=4G --disk data2=4G --disk meta2=64M
 
 import contextlib
+import datetime
 import json
 import os
 import signal
@@ -21,6 +23,11 @@ from support import (
 DATA2, META2 = os.environ.get("DISK_DATA2", ""), os.environ.get("DISK_META2", "")
 ROOT2, SOCKET2 = Path("/var/lib/convoy2"), Path("/run/convoy2.sock")
 HOUR = 3600
+# What a program is told of the time of day alone: neither durations nor the times of files.
+AN_HOUR_AHEAD = {
+    "LD_PRELOAD": "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1", "FAKETIME": "+1h",
+    "FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1",
+}
 
 
 def pass_an_hour() -> None:
@@ -42,7 +49,9 @@ class TwoWriters(PoolTest):
         self.url = f"vfs://{self.destination}/"
         wipe(DATA2, META2)
         remove_tree(ROOT2)
-        self.second = Daemon(pool=pool_options(DATA2, META2, thinpoolname="second-pool"), root=ROOT2, socket=SOCKET2)
+        self.second = Daemon(
+            pool=pool_options(DATA2, META2, thinpoolname="second-pool"), root=ROOT2, socket=SOCKET2, environment=AN_HOUR_AHEAD
+        )
         self.addCleanup(self.tear_second_down)
         self.backups_of_second: list[str] = []
         self.snapshots = 0
@@ -131,6 +140,16 @@ class TwoWriters(PoolTest):
             told = convoy("backup", "create", snapshot, "--dest", self.url)
         self.check_backups()
         self.check_restore(told.strip(), snapshot)
+
+    def test_their_clocks_are_an_hour_apart(self) -> None:
+        self.back_up_second()
+        url = convoy("backup", "create", self.snapshot_of_first(), "--dest", self.url)
+        backups = convoy_json("backup", "list", self.url)
+        first, second = (
+            datetime.datetime.strptime(backups[key]["CreatedTime"], "%a %b %d %H:%M:%S %z %Y")
+            for key in (url, self.backups_of_second[-1])
+        )
+        self.assertAlmostEqual((second - first).total_seconds(), HOUR, delta=300)
 
     def test_a_backup_that_stands_still_while_all_it_builds_on_is_deleted(self) -> None:
         self.outcomes: list[str] = []
