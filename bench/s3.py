@@ -55,7 +55,7 @@ class Way:
 
 @contextlib.contextmanager
 def ways_to_a_server() -> Iterator[dict[int, Way]]:
-    with ceph() as server:
+    with ceph(Path("/var/tmp")) as server:
         s3cmd(server, "mb", "s3://bench")
         yield {latency: Way(server, latency) for latency in LATENCIES}
 

@@ -107,8 +107,8 @@ HttpClient::Response S3Store::ask(Call call, const Check& check) {
   for (unsigned tries = 1;; ++tries) {
     std::string why;
     try {
-      HttpClient::Response response =
-          client_->perform([&] { return signed_request(call); }, call.body.size(), call.stop);
+      HttpClient::Response response = client_->perform(
+          [&] { return signed_request(call); }, std::max(call.body.size(), call.part), call.stop);
       why = why_not(response, call);
       if (why.empty()) {
         if (check && is_success(response)) check(response);
@@ -288,7 +288,8 @@ std::size_t S3Store::get_range(const std::string& key, std::uint64_t offset,
         ask({.method = "GET",
              .key = key,
              .headers = {{"range", fmt::format("bytes={}-{}", offset, offset + length - 1)}},
-             .max_response = length},
+             .max_response = length,
+             .part = length},
             [&](const HttpClient::Response& part) {
               if (part.status == 206)
                 check_range(part, offset, length);

@@ -60,6 +60,7 @@ class S3Store : public ObjectStore {
     Headers headers = {};
     std::span<const std::byte> body = {};
     std::size_t max_response = 0;
+    std::size_t part = 0;  // the length of what is asked for, if that is known
 
     std::string host = {};
     S3Credentials credentials = {};  // of the last try

@@ -32,14 +32,20 @@ Answer object_answer(const std::string& body = "") {
 const std::map<std::string, std::string> kKeys = {
     {"AWS_ACCESS_KEY_ID", "access"}, {"AWS_SECRET_ACCESS_KEY", "secret"}, {"HOME", "/nonexistent"}};
 
-template <typename Server>
-S3Store store_at(const Server& server, const std::string& settings = "",
-                 std::map<std::string, std::string> variables = kKeys, std::stop_token stop = {},
-                 std::chrono::milliseconds pause = std::chrono::milliseconds(1)) {
-  const Environment environment = [variables = std::move(variables)](const char* name) {
+constexpr std::chrono::milliseconds kPause{1};
+
+Environment environment_of(std::map<std::string, std::string> variables) {
+  return [variables = std::move(variables)](const char* name) {
     const auto found = variables.find(name);
     return found == variables.end() ? std::nullopt : std::optional(found->second);
   };
+}
+
+template <typename Server>
+S3Store store_at(const Server& server, const std::string& settings = "",
+                 std::map<std::string, std::string> variables = kKeys, std::stop_token stop = {},
+                 std::chrono::milliseconds pause = kPause) {
+  const Environment environment = environment_of(std::move(variables));
   return S3Store(resolve_s3({.bucket = "bucket", .region = "", .path = "p/"}, "s3://bucket/p/",
                             "http://" + server.host(), parse_ini(settings), environment),
                  environment, nullptr, std::move(stop), pause);
@@ -289,29 +295,48 @@ TEST(S3StoreTest, EndsARequestThatIsUnderWayWhenItIsStopped) {
 
 // A lease must not wait for packs.
 TEST(S3StoreTest, LeavesAConnectionToWhatIsSmall) {
-  std::stop_source stop;
+  constexpr std::size_t kPack = 2UL * 1024 * 1024;
+  const std::function<void(S3Store&)> put = [](S3Store& store) {
+    store.put("key", std::vector<std::byte>(kPack));
+  };
+  const std::function<void(S3Store&)> fetch = [](S3Store& store) {
+    std::vector<std::byte> part(kPack);
+    store.get_range("key", 0, part);
+  };
+  for (const auto& transfer : {put, fetch}) {
+    std::stop_source stop;
+    const SilentServer server;
+    S3Store store = store_at(server, "[default]\nconnections = 2\n", kKeys, stop.get_token());
+    const auto begin = [&](const std::function<void(S3Store&)>& action) {
+      return std::jthread(
+          [&store, action] { EXPECT_EQ(kind_of([&] { action(store); }), ErrorKind::kCancelled); });
+    };
+    const auto await_connections = [&](int count) {
+      const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+      while (server.connections() < count && std::chrono::steady_clock::now() < end)
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      EXPECT_EQ(server.connections(), count);
+    };
+    const std::jthread first = begin(transfer);
+    await_connections(1);
+    const std::jthread second = begin(transfer);
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    await_connections(1);
+    const std::jthread lease = begin([](S3Store& s) { s.put("key", as_bytes("lease")); });
+    await_connections(2);
+    stop.request_stop();
+  }
+}
+
+TEST(S3StoreTest, DoesNotWaitForEverForAServerThatTakesNoBody) {
   const SilentServer server;
-  S3Store store = store_at(server, "[default]\nconnections = 2\n", kKeys, stop.get_token());
-  const std::vector<std::byte> pack(2UL * 1024 * 1024);
-  const auto put = [&](std::span<const std::byte> bytes) {
-    return std::jthread([&store, bytes] {
-      EXPECT_EQ(kind_of([&] { store.put("key", bytes); }), ErrorKind::kCancelled);
-    });
-  };
-  const auto await_connections = [&](int count) {
-    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
-    while (server.connections() < count && std::chrono::steady_clock::now() < end)
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    EXPECT_EQ(server.connections(), count);
-  };
-  const std::jthread first = put(pack);
-  await_connections(1);
-  const std::jthread second = put(pack);
-  std::this_thread::sleep_for(std::chrono::milliseconds(100));
-  await_connections(1);
-  const std::jthread lease = put(std::span(pack).first(100));
-  await_connections(2);
-  stop.request_stop();
+  S3Options options = resolve_s3({.bucket = "bucket", .region = "", .path = "p/"}, "s3://bucket/p/",
+                                 "http://" + server.host(), {}, environment_of(kKeys));
+  options.http.stall_timeout = std::chrono::seconds(1);
+  S3Store store(std::move(options), environment_of(kKeys), nullptr, {}, kPause);
+  const std::vector<std::byte> pack(16UL * 1024 * 1024);
+  EXPECT_EQ(kind_of([&] { store.put("key", pack); }), ErrorKind::kIo);
+  EXPECT_GT(server.connections(), 3);  // it was tried again
 }
 
 TEST(S3StoreTest, SendsWhatTheSettingsSay) {

@@ -30,14 +30,16 @@ BUCKET = "s3://backups"
 CONVOY = ["convoy", "--socket", SOCKET]
 
 
-class S3(PoolTest):
+class Life:
+    """For a PoolTest that gives `server`, which is called with a directory that it may use."""
+
     @classmethod
     def setUpClass(cls) -> None:
-        directory = Path("/mnt/swift")
-        directory.mkdir()
+        cls.directory = Path("/mnt/s3")
+        cls.directory.mkdir()
         run("mkfs.ext4", "-q", os.environ["DISK_S3"])
-        run("mount", os.environ["DISK_S3"], directory)
-        cls.port = cls.enterClassContext(swift(directory))
+        run("mount", os.environ["DISK_S3"], cls.directory)
+        cls.port = cls.enterClassContext(cls.server(cls.directory))
         os.environ.update(environment(cls.port))
         s3cmd(cls.port, "mb", BUCKET)
 
@@ -129,6 +131,10 @@ class S3(PoolTest):
         run("dmsetup", "remove", "second-pool")
         thin_check(META2)
 
+
+class S3(Life, PoolTest):
+    server = staticmethod(swift)
+
     def go_by(self, proxy: FaultProxy) -> None:
         """The daemon talks to the server by way of the proxy."""
         self.addCleanup(os.environ.update, environment(self.port))
@@ -138,7 +144,7 @@ class S3(PoolTest):
         self.daemon.start()
 
     def test_a_server_that_fails_one_request_in_ten(self) -> None:
-        proxy = FaultProxy(self.port, share=0.1, seed=1)
+        proxy = FaultProxy(self.port, share=0.1, seed=1, stall=4)
         self.go_by(proxy)
         first = self.back_up()
         self.overwrite(8 * MIB, 3 * MIB)
@@ -156,7 +162,7 @@ class S3(PoolTest):
         os.environ.update(environment(self.port))
 
     def test_a_server_that_is_killed_and_comes_back(self) -> None:
-        directory = Path("/mnt/swift/killed")
+        directory = self.directory / "killed"
         directory.mkdir()
         server = swift(directory)
         proxy = FaultProxy(server.__enter__())
