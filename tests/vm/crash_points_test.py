@@ -16,6 +16,7 @@ import os
 import random
 import signal
 import unittest
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -128,10 +129,40 @@ def with_old_backup() -> None:
     convoy("umount", "db")
 
 
+def with_half_dead_pack() -> None:
+    mountpoint = create_with_files("one")
+    write(mountpoint, "large", 6 * MIB)
+    snapshot("s1")
+    back_up("s1")
+    Path(mountpoint, "large").unlink()
+    sync_file_system(mountpoint)
+    convoy("trim", "db")
+    snapshot("s2")
+    back_up("s2")
+    convoy("backup", "delete", backups()["s1"])
+    convoy("umount", "db")
+
+
+def leases() -> list[Path]:
+    """That count: others are removed with their revocations, when nobody can act on them any more."""
+    found = Store.directory.glob("convoy/volumes/*/leases/*.json")
+    return [lease for lease in found if not lease.with_suffix(".revoked").exists()]
+
+
+def with_lease() -> None:
+    """Of a host that died."""
+    with_backups("s1")
+    (lineage,) = Store.directory.glob("convoy/volumes/*")
+    backup = str(uuid.uuid4())
+    (lineage / "leases").mkdir(exist_ok=True)
+    (lineage / f"leases/{backup}.json").write_text(json.dumps({"version": 1, "backup": backup, "builds_on": []}))
+
+
 @dataclasses.dataclass
 class Operation:
     ready: Callable[[], object]
     act: Callable[[], object]
+    look: Callable[[], object] = nothing  # what it changes that users don't see otherwise
 
 
 OPERATIONS = {
@@ -152,6 +183,11 @@ OPERATIONS = {
     "first backup": Operation(lambda: (create_with_files("one"), snapshot("s1")), lambda: back_up("s1")),
     "next backup": Operation(lambda: (with_backups("s1"), snapshot("s2")), lambda: back_up("s2")),
     "deletion of a backup": Operation(lambda: with_backups("s1", "s2"), lambda: convoy("backup", "delete", backups()["s1"])),
+    "collection of garbage": Operation(
+        with_half_dead_pack, lambda: convoy("backup", "gc", Store.url()),
+        lambda: bool(convoy_json("backup", "gc", "--dry-run", Store.url())["Packs"]),
+    ),
+    "unlocking": Operation(with_lease, lambda: convoy("backup", "unlock", Store.url()), lambda: bool(leases())),
     "restore": Operation(lambda: with_backups("s1"), lambda: convoy("create", "copy", "--backup", backups()["s1"])),
     "restore onto a volume": Operation(with_old_backup, lambda: convoy("restore", backups()["s1"], "--into", "db")),
     "Docker's create": Operation(nothing, lambda: docker_call("Create", Name="new", Opts={"size": "16M"})),
@@ -236,11 +272,11 @@ class CrashPoints(unittest.TestCase):
     def check_operation(self, name: str) -> None:
         operation = OPERATIONS[name]
         self.make_ready(operation)
-        before = self.visible()
+        before = self.visible(), operation.look()
         arm(NEVER)
         operation.act()
         points = passed()
-        after = self.visible()
+        after = self.visible(), operation.look()
         self.check_nothing_is_left()
         self.assertTrue(points, "no crash point stands in its way")
         self.clear_away()
@@ -250,13 +286,13 @@ class CrashPoints(unittest.TestCase):
             where, answered = self.crash(operation, point)
             with self.subTest(point=point, after=where, recovery=recovery):
                 starts = self.recover(recovery)
-                found = self.visible()
+                found = self.visible(), operation.look()
                 self.assertIn(found, [after] if answered else [before, after])
                 self.check_nothing_is_left()
                 self.check_backups()
                 if found == before != after:
                     operation.act()
-                    self.assertEqual(self.visible(), after)
+                    self.assertEqual((self.visible(), operation.look()), after)
                     self.check_nothing_is_left()
                     self.check_backups()
                 print(f"{name}: killed at {point} of {len(points)}, {where}; {starts} starts", flush=True)

@@ -120,6 +120,7 @@ class Heart(threading.Thread):
 
 
 class LogWrites(Life):
+    backs_up_beside = True
     destination = Path("/mnt/store")
     prefix = "n"
     file_systems = ("ext4", "ext4", "ext4", "xfs")
@@ -134,14 +135,16 @@ class LogWrites(Life):
         self.dice = random.Random(SEED)
         self.journal: list[dict] = []
         self.replaying = False
+        self.lock = threading.Lock()
         for directory in (ROOT, self.destination):
             directory.mkdir(parents=True, exist_ok=True)
 
     def write_entry(self, entry: dict) -> None:
         if self.replaying:
             return
-        self.journal.append(entry | {"beats": self.heart.beats if self.heart else 0})
-        run("dmsetup", "message", "logged", "0", "mark", str(len(self.journal)))
+        with self.lock:
+            self.journal.append(entry | {"beats": self.heart.beats if self.heart else 0})
+            run("dmsetup", "message", "logged", "0", "mark", str(len(self.journal)))
 
     def beats(self) -> int:
         return self.told_beats if self.replaying or not self.heart else self.heart.beats
@@ -179,10 +182,11 @@ class LogWrites(Life):
         self.heart.start()
         for _ in range(OPERATIONS):
             self.do(self.next_operation())
+        self.look_beside(wait=True)
         self.heart.stopping.set()
         self.heart.join()
         self.lived = len(self.journal)
-        self.check(None)  # which makes a volume that is in no journal
+        self.check()  # which makes a volume that is in no journal
         self.tear_down()
 
     def test_recovery_at_any_moment(self) -> None:
@@ -208,7 +212,7 @@ class LogWrites(Life):
             story = self.journal[: marks[-1]]
             self.told_beats = story[-1]["beats"]
             self.model, pending = told(story)
-            inside += pending is not None
+            inside += bool(pending)
             with self.subTest(seed=SEED, point=points[index], pending=pending):
                 try:
                     self.replay(entries[durable:end], source, pending)
@@ -234,7 +238,7 @@ class LogWrites(Life):
             part = min(4 * MIB, length - offset)
             target.write(entry.sector * SECTOR + offset, source.read(entry.data + offset, part))
 
-    def replay(self, maybe: list[Entry], source: Disk, pending: dict | None) -> None:
+    def replay(self, maybe: list[Entry], source: Disk, pending: list[dict]) -> None:
         create_device("replayed", f"0 {sectors_of(REPLAY)} snapshot {REPLAY} {COW} N 8")
         try:
             disk = Disk("/dev/mapper/replayed")

@@ -196,7 +196,7 @@ class RandomLife(Life):
         commands = {name: volume["mounted"] for name, volume in self.model.volumes.items()}
         for name, volume in self.model.volumes.items():
             volume["mounted"] = self.model.is_in_use(name)
-        self.check(None)
+        self.check()
         for name, volume in self.model.volumes.items():
             volume["mounted"] = commands[name]
 

@@ -48,7 +48,7 @@ def write_down(file: Path, text: str) -> None:
     os.close(descriptor)
 
 
-def told_so_far() -> tuple[Model, dict | None]:
+def told_so_far() -> tuple[Model, list[dict]]:
     return told(json.loads(line) for line in (JOURNAL.read_text().splitlines() if JOURNAL.exists() else []))
 
 
@@ -92,6 +92,7 @@ class Heart(threading.Thread):
 
 
 class PowerCuts(Life):
+    backs_up_beside = True
     file_systems = ("ext4", "ext4", "ext4", "xfs")
     dice = DICE
     destination = DESTINATION
@@ -122,9 +123,10 @@ class PowerCuts(Life):
         self.model, pending = told_so_far()
         if BOOT > 1:
             self.check(pending)
-            write_down(TALLY, f"{BOOT - 1}: {'between operations' if pending is None else pending['do']}\n")
-            if pending and pending["do"] == "write":
-                self.do(pending)  # so that it is known what the file holds
+            write_down(TALLY, f"{BOOT - 1}: {' and '.join(each['do'] for each in pending) or 'between operations'}\n")
+            for operation in pending:
+                if operation["do"] == "write":
+                    self.do(operation)  # so that it is known what the file holds
         if BOOT > CUTS:
             self.tear_down()
             return

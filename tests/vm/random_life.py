@@ -5,8 +5,9 @@ import hashlib
 import json
 import os
 import random
+import threading
 import unittest
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from promises import check_file_system, check_nothing_is_left, files_of, looking_into, sync_file_system
@@ -60,18 +61,39 @@ class Model:
                 self.restored.add(name)
 
 
-def told(entries: Iterable[dict]) -> tuple[Model, dict | None]:
-    """The model by what a journal has, and the operation that is under way at its end."""
-    model, pending = Model(), None
+def told(entries: Iterable[dict]) -> tuple[Model, list[dict]]:
+    """The model by what a journal has, and the operations that are under way at its end."""
+    model, pending = Model(), {}
     for entry in entries:
         if "begin" in entry:
-            pending = entry["begin"]
+            pending[entry["lane"]] = entry["begin"]
         else:
-            assert pending is not None
+            operation = pending.pop(entry["lane"])
             if entry["end"] is not None:
-                model.apply(pending, entry["end"])
-            pending = None
-    return model, pending
+                model.apply(operation, entry["end"])
+    return model, list(pending.values())
+
+
+def lane_of(operation: dict) -> str:
+    """Where operations follow each other; those of the other lane may be under way meanwhile."""
+    return "backups" if operation["do"] == "backup" else "others"
+
+
+class Beside(threading.Thread):
+    """An operation beside others."""
+
+    def __init__(self, operation: dict, act: Callable[[dict], dict]) -> None:
+        super().__init__(daemon=True)
+        self.operation, self.act = operation, act
+        self.result: dict = {}
+        self.failure: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.result = self.act(self.operation)
+        except BaseException as failure:  # noqa: BLE001: told by who waits for it
+            self.failure = failure
 
 
 def content(seed: int) -> bytes:
@@ -110,6 +132,8 @@ class Life(unittest.TestCase):
     file_systems: tuple[str, ...] = ("ext4",)
     metadata_device = META
     other_devices: tuple[str, ...] = ()  # of dm, that are not the daemon's
+    backs_up_beside = False  # whether other operations go on while a backup is made
+    beside: Beside | None = None
 
     def write_entry(self, entry: dict) -> None:
         """Where it survives what is tried."""
@@ -131,6 +155,7 @@ class Life(unittest.TestCase):
         volumes = [name for name in model.volumes if name != HEART]
         mounted = [name for name in volumes if model.volumes[name]["mounted"]]
         idle = [name for name in volumes if not model.volumes[name]["mounted"]]
+        backed_up = self.beside.operation["volume"] if self.beside else None
         snapshots = [(name, each) for name, volume in model.volumes.items() for each in volume["snapshots"]]
         backups = list(model.backups)
         ordinary = [url for url in backups if "least" not in model.backups[url]]
@@ -142,14 +167,16 @@ class Life(unittest.TestCase):
             if things:
                 choices.append((weight, make(dice.choice(things))))
 
-        add(1 if len(volumes) > 2 else 0.2, idle, lambda name: {"do": "delete", "name": name})
+        deletable = [name for name in idle if name != backed_up]
+        add(1 if len(volumes) > 2 else 0.2, deletable, lambda name: {"do": "delete", "name": name})
         add(2, idle, lambda name: {"do": "mount", "name": name})
         add(1, mounted, lambda name: {"do": "umount", "name": name})
         file, seed = f"f{dice.randrange(4)}", dice.randrange(1 << 30)
         add(4, mounted, lambda name: {"do": "write", "name": name, "file": file, "seed": seed})
         if len(snapshots) < 12:
             add(3, list(model.volumes), lambda name: {"do": "snapshot", "volume": name, "name": fresh})
-        add(1 if len(snapshots) > 6 else 0.3, snapshots, lambda each: {"do": "delete snapshot", "volume": each[0], "name": each[1]})
+        unused = [each for each in snapshots if each[0] != backed_up]
+        add(1 if len(snapshots) > 6 else 0.3, unused, lambda each: {"do": "delete snapshot", "volume": each[0], "name": each[1]})
         if len(backups) < 10:
             add(3, snapshots, lambda each: {"do": "backup", "volume": each[0], "name": each[1]})
         add(1 if len(backups) > 5 else 0.3, backups, lambda url: {"do": "delete backup", "url": url})
@@ -161,10 +188,28 @@ class Life(unittest.TestCase):
         return dice.choices([choice for _, choice in choices], [weight for weight, _ in choices])[0]
 
     def do(self, operation: dict) -> None:
-        self.write_entry({"begin": operation})
+        is_beside = self.backs_up_beside and operation["do"] == "backup"
+        self.look_beside(wait=is_beside)
+        self.write_entry({"begin": operation, "lane": lane_of(operation)})
+        if is_beside:
+            self.beside = Beside(operation, self.act_and_tell)
+        else:
+            self.model.apply(operation, self.act_and_tell(operation))
+
+    def act_and_tell(self, operation: dict) -> dict:
         result = self.act(operation)
-        self.write_entry({"end": result})
-        self.model.apply(operation, result)
+        self.write_entry({"end": result, "lane": lane_of(operation)})
+        return result
+
+    def look_beside(self, *, wait: bool) -> None:
+        """Whether the operation beside is done."""
+        if self.beside is None or (self.beside.is_alive() and not wait):
+            return
+        beside, self.beside = self.beside, None
+        beside.join()
+        if beside.failure:
+            raise beside.failure
+        self.model.apply(beside.operation, beside.result)
 
     def act(self, operation: dict) -> dict:
         match operation:
@@ -193,25 +238,25 @@ class Life(unittest.TestCase):
 
     # --- Checks ---
 
-    def check(self, pending: dict | None) -> None:
+    def check(self, pending: Iterable[dict] = ()) -> None:
         check_nothing_is_left(self, self.metadata_device, self.other_devices, self.destination)
         found = convoy_json("list")
         backups = json.loads(convoy("backup", "list", self.url)) if (self.destination / "convoy").exists() else {}
-        self.settle(pending, found, backups)
+        for operation in pending:
+            self.settle(operation, found, backups)
         self.assertEqual(sorted(found), sorted(self.model.volumes))
         self.assertEqual(sorted(backups), sorted(self.model.backups))
-        unsure = pending["file"] if pending and pending["do"] == "write" else None
+        unsure = {operation["name"]: operation["file"] for operation in pending if operation["do"] == "write"}
+        touched = {operation.get("name") for operation in pending} | self.model.restored
         for name, volume in self.model.volumes.items():
             mountpoint = found[name]["MountPoint"]
             self.assertEqual(bool(mountpoint), volume["mounted"], name)
-            here = unsure if pending and pending.get("name") == name else None
             if mountpoint:
-                self.check_content(Path(mountpoint), volume, here)
+                self.check_content(Path(mountpoint), volume, unsure.get(name))
             else:
-                may_have_log = name in self.model.restored or (pending or {}).get("name") == name
-                check_file_system(f"/dev/mapper/{name}", volume["fs"], has_log=may_have_log)
+                check_file_system(f"/dev/mapper/{name}", volume["fs"], has_log=name in touched)
                 with looking_into(f"/dev/mapper/{name}") as directory:
-                    self.check_content(directory, volume, here)
+                    self.check_content(directory, volume, unsure.get(name))
             self.assertEqual(sorted(found[name]["Snapshots"]), sorted(volume["snapshots"]))
             for snapshot, state in volume["snapshots"].items():
                 with snapshot_device(snapshot) as device, looking_into(device) as directory:
@@ -226,10 +271,8 @@ class Life(unittest.TestCase):
                 self.check_content(directory, self.model.backups[url])
             convoy("delete", "looked-at")
 
-    def settle(self, pending: dict | None, found: dict, backups: dict) -> None:
+    def settle(self, pending: dict, found: dict, backups: dict) -> None:
         """Whether what was under way was done, as far as it can be seen; the journal says so from now on."""
-        if pending is None:
-            return
         result: dict | None = {}
         name = pending.get("name", "")
         match pending["do"]:
@@ -257,7 +300,7 @@ class Life(unittest.TestCase):
                 done = {file: digest_of(seed) for file, seed in restored.items()} == self.files(name)
             case _:
                 done = False  # a write: its file is looked over
-        self.write_entry({"end": result if done else None})
+        self.write_entry({"end": result if done else None, "lane": lane_of(pending)})
         if done:
             assert result is not None
             self.model.apply(pending, result)

@@ -2,7 +2,6 @@
 # budget: 1200
 # machine: --disk data=1G --disk meta=64M --disk root=256M --disk spare=64M
 
-import fcntl
 import json
 import os
 import signal
@@ -11,6 +10,7 @@ import subprocess
 import unittest
 from pathlib import Path
 
+from crash_points_test import CRASHING, EVERY, NEVER, SEED, arm, passed
 from old_convoy import (
     CREATED, DRIVER_ROOT, POOL_FILE, SECTORS, SIZE, OldConvoy, activate, message, old_files, sectors_of, thin_digest, uuid_of,
 )
@@ -19,8 +19,8 @@ from support import (
     LOG,
     META,
     ROOT,
-    SOCKET,
     Daemon,
+    NotStarted,
     allow_kernel,
     convoy,
     convoy_error,
@@ -330,41 +330,26 @@ class Takeover(unittest.TestCase):
         check_life(self, self.old)
 
     def test_a_kill_at_any_moment(self) -> None:
-        moments = (
-            "dm rename UUID convoy-pool", "dm reload convoy-pool", "reserve_metadata_snap", "set_transaction_id",
-            "dm rename UUID db", "dm remove s2",
-        )  # fmt: skip
-        for number, moment in enumerate(moments):
-            if number:
-                self.tear_down()
-                wipe(DATA, META)
-                remove_tree(ROOT)
-                self.old = OldConvoy()
-            kill_when_it_logs(moment)
-            if number % 3 == 2:
+        self.addCleanup(passed)
+        arm(NEVER)
+        Daemon(pool=[], program=CRASHING).stop()
+        points = passed()
+        self.assertGreater(len(points), 20)
+        for point in range(1 + SEED % EVERY, len(points) + 1, EVERY):
+            self.tear_down()
+            wipe(DATA, META)
+            remove_tree(ROOT)
+            self.old = OldConvoy()
+            arm(point)
+            with self.assertRaises(NotStarted):
+                Daemon(pool=[], program=CRASHING)
+            self.assertEqual(len(passed()), point)
+            if point % 3 == 2:
                 shut_down_pool()
-            with self.subTest(killed_at=moment, left=catalog_state()):
+            print(f"CONVOY_SEED={SEED}: killed at {point} of {len(points)}, {points[point - 1]}", flush=True)
+            with self.subTest(point=point, after=points[point - 1], left=catalog_state()):
                 self.start()
                 check_volumes(self, self.old)
-
-
-def kill_when_it_logs(text: str) -> None:
-    """A daemon that gets no further than a line or two: its log goes into a pipe that has room for one."""
-    log, daemons_end = os.pipe2(os.O_CLOEXEC | os.O_DIRECT)
-    fcntl.fcntl(log, fcntl.F_SETPIPE_SZ, 4096)
-    process = subprocess.Popen(
-        ["convoy", "--debug", "--socket", str(SOCKET), "daemon", "--root", str(ROOT)], stderr=daemons_end
-    )
-    os.close(daemons_end)
-    seen = b""
-    while text.encode() not in seen:
-        line = os.read(log, 4096)
-        if not line:
-            raise AssertionError(f"the daemon ended before {text!r}: {seen.decode()}")
-        seen += line
-    process.kill()
-    process.wait()
-    os.close(log)
 
 
 def catalog_state() -> str:
