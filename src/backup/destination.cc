@@ -4,6 +4,7 @@
 #include <optional>
 
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -111,6 +112,15 @@ bool is_bucket(std::string_view name) {
          consists_of(name.substr(name.size() - 1), "");
 }
 
+bool is_utf8(const std::string& text) {
+  try {
+    (void)nlohmann::json(text).dump();
+    return true;
+  } catch (const nlohmann::json::type_error&) {
+    return false;
+  }
+}
+
 S3Location parse_s3(std::string_view url) {
   const std::string_view rest = url.substr(kS3Scheme.size());
   const std::string_view host = rest.substr(0, rest.find('/'));
@@ -127,6 +137,7 @@ S3Location parse_s3(std::string_view url) {
   // Lists of objects in XML can't hold them.
   if (std::ranges::any_of(normal, [](unsigned char c) { return c < ' ' || c == 0x7F; }))
     refuse(url, "a path in S3 has no control characters");
+  if (!is_utf8(normal)) refuse(url, "a path in S3 is UTF-8");
   return {.bucket = std::string(bucket), .region = std::string(region), .path = normal.substr(1)};
 }
 

@@ -59,7 +59,7 @@ TEST(Destination, IsAPathInABucket) {
   for (const char* const url :
        {"s3://", "s3:///path/", "s3://b/", "s3://Bucket/", "s3://bucket@/", "s3://bucket@EU/",
         "s3://-bucket/", "s3://buc..ket/", "s3://bucket/../x", "s3://bucket/?x=y", "s3://bucket/%",
-        "s3://user:password@bucket/"})
+        "s3://user:password@bucket/", "s3://bucket/%FF/", "s3://bucket/a\xC3/", "s3://bucket/%0A/"})
     EXPECT_EQ(error_of([&] { Destination::parse(url); }).kind(), ErrorKind::kInvalidArgument)
         << url;
   const Error error = error_of([] { Destination::parse("s3://user:password@bucket/"); });
