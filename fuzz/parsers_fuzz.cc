@@ -26,6 +26,8 @@
 #include "backup/json_fields.h"
 #include "backup/layout.h"
 #include "backup/pack.h"
+#include "backup/removal_plan.h"
+#include "backup/store.h"
 #include "backup/tree_node.h"
 #include "backup/zstd_text.h"
 #include "base/bytes.h"
@@ -164,6 +166,19 @@ void sealed_record(Bytes bytes) {
   }
 }
 
+void removal_plan(Bytes bytes) {
+  MemoryStore objects;
+  const Store store = Store::open_or_create(objects, std::nullopt);
+  const Uuid lineage = Uuid::generate();
+  objects.put(json_key(lineage, LineagePart::kPlans, lineage), bytes);
+  for (RemovalPlan& plan : list_plans(store, lineage)) {
+    put_plan(store, plan);
+    const RemovalPlan again = list_plans(store, lineage).at(0);
+    require(again.packs.ranges() == plan.packs.ranges() &&
+            again.rewrites.ranges() == plan.rewrites.ranges() && again.known == plan.known);
+  }
+}
+
 void compressed_text(Bytes bytes) {
   decompress_text(bytes, kMiB);
 }
@@ -259,25 +274,14 @@ struct Parser {
   char letter;
   void (*run)(Bytes);
 };
-constexpr std::array<Parser, 19> kParsers = {{{'s', size},
-                                              {'d', destination},
-                                              {'u', backup_url},
-                                              {'c', compression},
-                                              {'m', mount_options},
-                                              {'i', mountinfo},
-                                              {'q', request},
-                                              {'a', ini_file},
-                                              {'x', s3_answer},
-                                              {'t', times},
-                                              {'k', keys},
-                                              {'r', record},
-                                              {'R', sealed_record},
-                                              {'z', compressed_text},
-                                              {'f', frame},
-                                              {'n', node},
-                                              {'o', footer},
-                                              {'C', convoy_store},
-                                              {'h', http}}};
+constexpr std::array<Parser, 20> kParsers = {
+    {{'s', size},          {'d', destination},   {'u', backup_url},
+     {'c', compression},   {'m', mount_options}, {'i', mountinfo},
+     {'q', request},       {'a', ini_file},      {'x', s3_answer},
+     {'t', times},         {'k', keys},          {'r', record},
+     {'R', sealed_record}, {'p', removal_plan},  {'z', compressed_text},
+     {'f', frame},         {'n', node},          {'o', footer},
+     {'C', convoy_store},  {'h', http}}};
 
 }  // namespace
 }  // namespace convoy

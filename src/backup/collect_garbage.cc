@@ -35,6 +35,11 @@ constexpr std::size_t kRemovedAtOnce = 500;
 constexpr std::string_view kDeletedButNotFree =
     "the backup is deleted, but what it took is not free yet: ";
 
+// What is too much for one plan is left to the next collection.
+void add_to_plan(PackSet& planned, const PackName& pack) {
+  if (planned.ranges().size() < kMaxRangesInPlan) planned.insert(pack);
+}
+
 // One collection in one lineage, with or without the deletion of a backup.
 class Collector {
  public:
@@ -205,7 +210,7 @@ Timestamp Collector::put_plan_for_time() {
   plan_.key = json_key(lineage_, LineagePart::kPlans, Uuid::generate());
   plan_.known = survey_.read_backups();
   own_packs_.for_each([&](const PackName& pack) {
-    if (!survey_.keeps(pack)) plan_.packs.insert(pack);
+    if (!survey_.keeps(pack)) add_to_plan(plan_.packs, pack);
   });
   while (true) {
     put_plan(store_, plan_);
@@ -304,7 +309,7 @@ void Collector::plan_removals(Timestamp now) {
     if (survey_.keeps(pack)) continue;
     const bool is_own = own_packs_.contains(pack) || pack.backup == deleted_;
     if (!is_own && now - objects.newest() < grace) continue;
-    plan_.packs.insert(pack);
+    add_to_plan(plan_.packs, pack);
     if (mode_ == CollectionMode::kPlanOnly)
       result_.packs.push_back(
           {CollectedPack::Action::kRemoved, pack, objects.size(), objects.size()});
@@ -338,7 +343,7 @@ void Collector::plan_rewriting() {
           result_.not_rewritten =
               fmt::format("{}: {}", pack_key(lineage_, pack), damage->message());
         if (damage || share.live * 100 >= share.all * kMinLiveShare) return;
-        plan_.rewrites.insert(pack);
+        add_to_plan(plan_.rewrites, pack);
         progress_so_far_.bytes_total += size;
         if (mode_ == CollectionMode::kPlanOnly)
           result_.packs.push_back(
@@ -365,7 +370,7 @@ void Collector::take_over(const std::vector<RemovalPlan>& others) {
     if (!survey_.keeps(pack) && std::ranges::any_of(others, [&](const RemovalPlan& plan) {
           return plan.packs.contains(pack);
         }))
-      plan_.packs.insert(pack);
+      add_to_plan(plan_.packs, pack);
   }
 }
 

@@ -54,11 +54,12 @@ TEST_F(ConcurrencyTest, ABackupAndADeletionInTurnsHarmNone) {
   const auto back_up_on_parent = [&] { back_up_all(device_, parent_); };
   const auto delete_parent = [&] { delete_backup(store_, lineage_, parent_.info.uuid); };
   const auto check = [&] { check_backups(); };
-  in_turns(back_up_on_parent, delete_parent, [] {}, check);
-  in_turns(delete_parent, back_up_on_parent, [] {}, check);
-  const auto an_hour = [&] { objects_.advance(hours(1)); };
-  in_turns(back_up_on_parent, delete_parent, an_hour, check);
-  in_turns(delete_parent, back_up_on_parent, an_hour, check);
+  for (const auto& pause : {none_, hour_}) {
+    for (const auto& second_pause : {none_, hour_}) {
+      in_turns(back_up_on_parent, delete_parent, {pause, second_pause}, check);
+      in_turns(delete_parent, back_up_on_parent, {pause, second_pause}, check);
+    }
+  }
 }
 
 // Stopped at each of its calls, for longer than a lease, than the grace of garbage, and than
@@ -67,7 +68,8 @@ TEST_F(ConcurrencyTest, ARemoverThatStoodStillHarmsNone) {
   back_up_all(device_, parent_);
   device_.write(512 * kKiB, noise(3, 3000));
   start_ = objects_.objects();
-  for (const auto pause : {minutes(9), minutes(13), minutes(60), minutes(25 * 60), kDay * 31}) {
+  for (const std::chrono::milliseconds pause :
+       {minutes(9), minutes(14), minutes(60), kDay + hours(1), kDay * 31}) {
     SCOPED_TRACE(pause);
     const auto outcomes = at_every_call(
         [&] { delete_backup(store_, lineage_, parent_.info.uuid); },
@@ -97,15 +99,19 @@ TEST_F(ConcurrencyTest, ARemoverThatStoodStillHarmsNone) {
 
 // Hosts' clocks tell nothing: only that of the store, whichever way it differs from theirs.
 TEST_F(ConcurrencyTest, AWriterAndARemoverAgreeWhateverTheirOwnClocksTell) {
-  for (const auto difference : {-hours(1), -hours(24 * 40), hours(24 * 80)}) {
-    objects_.advance(difference);
+  for (const minutes difference : {minutes(-60), -40 * kDay, 40 * kDay}) {
+    const auto set_clock = [&] { objects_.set_clock(now() + difference); };
+    set_clock();
     objects_.set_objects({});
     expected_.clear();
     store_ = Store::open_or_create(objects_, std::nullopt);
     parent_ = back_up_all(device_);
     device_.write(8 * kKiB, noise(2, 100));
     start_ = objects_.objects();
-    const auto back_up_on_parent = [&] { back_up_all(device_, parent_); };
+    const auto back_up_on_parent = [&] {
+      set_clock();  // which the check before has advanced by a day
+      back_up_all(device_, parent_);
+    };
     const auto delete_parent = [&] { delete_backup(store_, lineage_, parent_.info.uuid); };
     const auto check = [&] {
       check_backups();
@@ -131,7 +137,7 @@ TEST_F(ConcurrencyTest, TwoDeletionsInTurnsHarmNone) {
   back_up_all(device_, second);
   start_ = objects_.objects();
   in_turns([&] { delete_backup(store_, lineage_, parent_.info.uuid); },
-           [&] { delete_backup(store_, lineage_, second.info.uuid); }, [] {},
+           [&] { delete_backup(store_, lineage_, second.info.uuid); }, {none_, none_},
            [&] { check_backups(); });
 }
 

@@ -17,9 +17,9 @@ namespace convoy {
 // has ended.
 class Turns {
  public:
-  // At a call at which a thread is stopped, `pause` is done first.
-  Turns(std::array<int, 2> calls, std::function<void()> pause)
-      : calls_left_(calls), pause_(std::move(pause)) {}
+  // When a thread is stopped, its pause is done before the other one's turn begins.
+  using Pauses = std::array<std::function<void()>, 2>;
+  Turns(std::array<int, 2> calls, const Pauses& pauses) : calls_left_(calls), pauses_(pauses) {}
 
   // Does `work` as thread `who`; thread 0 begins. Errors of the kinds that callers are told to
   // expect are passed over.
@@ -39,7 +39,7 @@ class Turns {
   void before_call() {
     if (me() == kNobody) return;  // the thread that renews a lease
     if (calls_left_.at(me())-- != 0) return;
-    pause_();
+    pauses_.at(me())();
     pass_on(&switched_);
     wait();
   }
@@ -68,7 +68,7 @@ class Turns {
   }
 
   std::array<int, 2> calls_left_;
-  const std::function<void()> pause_;
+  const Pauses& pauses_;
   std::array<bool, 2> switched_ = {};
   std::array<bool, 2> ended_ = {};
   std::mutex mutex_;
@@ -120,15 +120,14 @@ class ConcurrencyTest : public BackupTest {
 
   // Runs both from the same state, in turns: `first` up to its call `i`, `second` up to its call
   // `j`, and then each to its end. For every i and j that there are; after each run, `check`.
-  // `pause` is done at each switch: so each of them stands still for so long, and the other one as
-  // well before it begins or goes on.
+  // The pauses are done at the two switches.
   void in_turns(const std::function<void()>& first, const std::function<void()>& second,
-                const std::function<void()>& pause, const std::function<void()>& check) {
+                const Turns::Pauses& pauses, const std::function<void()>& check) {
     for (int i = 0;; ++i) {
       for (int j = 0;; ++j) {
         SCOPED_TRACE(testing::Message() << "switched at calls " << i << " and " << j);
         objects_.set_objects(start_);
-        Turns turns({i, j}, pause);
+        Turns turns({i, j}, pauses);
         objects_.hook = [&](MemoryStore::Call, const std::string&) { turns.before_call(); };
         {
           std::jthread second_thread([&] { turns.run(1, second); });
@@ -161,6 +160,8 @@ class ConcurrencyTest : public BackupTest {
     return std::ranges::find(backups, record.info.uuid) != backups.end();
   }
 
+  const std::function<void()> none_ = [] {};
+  const std::function<void()> hour_ = [this] { objects_.advance(std::chrono::hours(1)); };
   TestDevice device_{kSize};
   BackupRecord parent_;
   MemoryStore::Objects start_;

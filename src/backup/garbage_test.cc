@@ -141,7 +141,7 @@ TEST_F(GarbageTest, TwoCollectionsAtOnceHarmNone) {
                                         check_nothing_is_left_over();
                                       });
   EXPECT_EQ(outcomes.count(std::nullopt), outcomes.size());
-  in_turns([&] { collect(); }, [&] { collect(); }, [] {}, [&] { check_backups(); });
+  in_turns([&] { collect(); }, [&] { collect(); }, {none_, none_}, [&] { check_backups(); });
 }
 
 TEST_F(GarbageTest, ACollectorThatDiesIsFinishedByTheNext) {
@@ -200,17 +200,16 @@ TEST_F(GarbageTest, ABackupAndACollectionInTurnsHarmNone) {
     collect();
   };
   const auto check = [&] { check_backups(); };
-  in_turns(back_up_on_second, delete_and_collect, [] {}, check);
-  in_turns(delete_and_collect, back_up_on_second, [] {}, check);
-  const auto an_hour = [&] { objects_.advance(hours(1)); };
-  in_turns(back_up_on_second, delete_and_collect, an_hour, check);
-  in_turns(delete_and_collect, back_up_on_second, an_hour, check);
+  in_turns(back_up_on_second, delete_and_collect, {none_, none_}, check);
+  in_turns(delete_and_collect, back_up_on_second, {none_, none_}, check);
+  in_turns(back_up_on_second, delete_and_collect, {hour_, none_}, check);
+  in_turns(delete_and_collect, back_up_on_second, {hour_, hour_}, check);
 }
 
 TEST_F(GarbageTest, ACollectorThatStoodStillHarmsNone) {
   make_half_dead();
   device_.write(8 * kKiB, noise(20, 9000));
-  for (const auto pause : {hours(1), hours(25), hours(24 * 31)}) {
+  for (const std::chrono::milliseconds pause : {hours(1), hours(25), hours(24 * 31)}) {
     SCOPED_TRACE(pause);
     const auto outcomes = at_every_call([&] { collect(); },
                                         [&] {

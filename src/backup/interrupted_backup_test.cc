@@ -246,9 +246,10 @@ TEST_F(InterruptedAtEveryCall, AndARemoverInTurnsHarmNone) {
   const auto back_up_on_parent = [&] { back_up_all(device_, parent_); };
   const auto collect = [&] { collect_at_once(CollectionMode::kHalfDead); };
   const auto check = [&] { check_backups(); };
-  in_turns(back_up_on_parent, collect, [] {}, check);
-  in_turns(collect, back_up_on_parent, [] {}, check);
-  in_turns(back_up_on_parent, collect, [&] { objects_.advance(hours(1)); }, check);
+  in_turns(back_up_on_parent, collect, {none_, none_}, check);
+  in_turns(collect, back_up_on_parent, {none_, none_}, check);
+  in_turns(back_up_on_parent, collect, {hour_, none_}, check);
+  in_turns(collect, back_up_on_parent, {hour_, hour_}, check);
 }
 
 }  // namespace

@@ -31,7 +31,8 @@ class PackSet {
     ranges_.emplace_hint(next, pack, last);
   }
 
-  // All from `first` to the one of the number `last`, none of which may be in the set.
+  // All from `first` to the one of the number `last`, which is not less. None of them may be in the
+  // set: of what a text has, its parser sees to that.
   void insert_range(const PackName& first, std::uint32_t last) { ranges_.emplace(first, last); }
 
   bool contains(const PackName& pack) const {

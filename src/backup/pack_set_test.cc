@@ -22,6 +22,10 @@ TEST(PackSet, HoldsWhatWasPutIntoItInWhateverOrder) {
     };
     PackSet packs;
     std::set<PackName> expected;
+    const std::uint32_t last = random() % 6;
+    packs.insert_range({PackKind::kData, backups[0], 3}, 3 + last);
+    for (std::uint32_t number = 3; number <= 3 + last; ++number)
+      expected.insert({PackKind::kData, backups[0], number});
     for (unsigned i = random() % 60; i > 0; --i) {
       const PackName pack = any_pack();
       packs.insert(pack);

@@ -31,6 +31,7 @@ PackSet parse_packs(const JsonFields& fields, const std::string& name) {
       if (!by_kind.has(kind_name)) continue;
       for (const auto& [first, last] : by_kind.ranges(kind_name))
         packs.insert_range({kind, *backup, first}, last);
+      if (packs.ranges().size() > kMaxRangesInPlan) fields.refuse(name, "has too many packs");
     }
   }
   return packs;

@@ -14,6 +14,10 @@
 
 namespace convoy {
 
+// Of each of a plan's two sets, so many ranges at most: readers refuse what has more. It is always
+// less than what they take of any JSON, and little memory.
+inline constexpr std::size_t kMaxRangesInPlan = 100'000;
+
 struct RemovalPlan {
   std::string key;
   Timestamp put = {};  // of one that is in the store

@@ -84,6 +84,31 @@ TEST_F(PlanTest, NamesNothingUnlessItsRangesAreInOrder) {
     EXPECT_FALSE(names_any(ranges)) << ranges;
 }
 
+TEST_F(PlanTest, HasNoMoreThanReadersTake) {
+  const Uuid dead = Uuid::generate();
+  MemoryStore::Objects objects = objects_.objects();
+  for (std::uint32_t i = 0; i < 2 * kMaxRangesInPlan + 20; i += 2)
+    objects[pack_key(lineage_, {PackKind::kData, dead, i})] = {.data = {}, .modified = now()};
+  objects_.set_objects(std::move(objects));
+  objects_.advance(std::chrono::hours(25));
+  const auto left = [&] { return pack_keys().size() - parent_.packs.size(); };
+  const auto collect = [&] {
+    collect_garbage(store_, lineage_, CollectionMode::kWhatNobodyRefersTo, {}, {});
+  };
+  EXPECT_EQ(left(), kMaxRangesInPlan + 10);
+  collect();
+  EXPECT_EQ(left(), 10U);
+  collect();
+  EXPECT_EQ(left(), 0U);
+  check_nothing_is_left_over();
+
+  RemovalPlan plan = plan_of_packs({});
+  for (std::uint32_t i = 0; i <= kMaxRangesInPlan; ++i)
+    plan.packs.insert({PackKind::kData, dead, 2 * i});
+  put_plan(store_, plan);
+  EXPECT_TRUE(list_plans(store_, lineage_).at(0).packs.empty());
+}
+
 TEST_F(PlanTest, NeverRemovesWhatABackupRefersTo) {
   PackSet packs;
   for (const auto& [pack, use] : parent_.packs) packs.insert(pack);

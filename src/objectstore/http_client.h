@@ -89,9 +89,8 @@ class HttpClient {
   // The answer to GET, HEAD, PUT, POST or DELETE, whatever its status; redirections are not
   // followed. `make` is called when a connection is free, which may take a while: large bodies (the
   // request's or the answer's will have `size` bytes) leave one to all that is small, if there is
-  // more than one. The
-  // wait ends as a request does when `stop` is requested. Throws HttpFailure, and what `make`
-  // throws.
+  // more than one. The wait ends as a request does when `stop` is requested. Throws HttpFailure,
+  // and what `make` throws.
   Response perform(const std::function<Request()>& make, std::size_t size = 0,
                    const std::stop_token& stop = {});
 

@@ -44,6 +44,11 @@ class MemoryStore : public ObjectStore {
     clock_ += time;
   }
 
+  void set_clock(Timestamp time) {
+    const std::scoped_lock lock(mutex_);
+    clock_ = time;
+  }
+
   // All there is, to look at, to damage, or to go back to.
   Objects objects() const {
     const std::scoped_lock lock(mutex_);

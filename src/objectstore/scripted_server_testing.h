@@ -17,6 +17,7 @@
 #include <arpa/inet.h>
 #include <fmt/format.h>
 #include <netinet/in.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -67,24 +68,39 @@ class LoopbackListener {
   std::string host_;
 };
 
-// Takes connections, and says nothing.
+// Takes connections, and says no more than a greeting.
 class SilentServer {
  public:
+  explicit SilentServer(std::string greeting = "")
+      : greeting_(std::move(greeting)), thread_([this] { serve(); }) {}
   ~SilentServer() { listener_.shut_down(); }
 
   const std::string& host() const { return listener_.host(); }
   int connections() const { return count_; }
+  // Whether so many bytes have come by one of them. Ends the server.
+  bool has_received(int size) {
+    listener_.shut_down();
+    thread_.join();
+    return std::ranges::any_of(connections_, [&](const UniqueFd& connection) {
+      int received = 0;
+      return ::ioctl(connection.get(), FIONREAD, &received) == 0 && received >= size;
+    });
+  }
 
  private:
-  LoopbackListener listener_;
-  std::atomic<int> count_ = 0;
-  std::vector<UniqueFd> connections_;
-  std::jthread thread_{[this] {
+  void serve() {
     while (UniqueFd connection = listener_.accept()) {
+      if (!greeting_.empty()) write_all(connection.get(), as_bytes(greeting_));
       connections_.push_back(std::move(connection));
       ++count_;
     }
-  }};
+  }
+
+  const std::string greeting_;
+  LoopbackListener listener_;
+  std::atomic<int> count_ = 0;
+  std::vector<UniqueFd> connections_;
+  std::jthread thread_;  // last, since it uses all the others
 };
 
 // Serves one connection after the other, one request in each.

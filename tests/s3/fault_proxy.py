@@ -16,23 +16,26 @@ from collections import Counter
 from pathlib import Path
 
 STATUSES = {"408": 408, "429": 429, "500": 500, "502": 502, "503": 503, "504": 504}
-# What becomes of a request. "refused": the connection ends before the server sees it; "reset": so it does, and at once; "unread": its
-# body is not read to the end, and nothing ends; "lost": the server does it, and the connection ends before the answer; "silent": the
-# answer never comes, and nothing ends; "cut": the answer ends in the middle; "stalled": it stops there, and nothing ends; "short": it is
-# shorter than what was asked for, and says so; "garbage": in its place comes a page of something else.
+# What becomes of a request. "refused": the connection ends before the server sees it; "reset": so it does, and at once; "unread":
+# its body is not read to the end, and nothing ends; "lost": the server does it, and the connection ends before the answer; "silent":
+# the answer never comes, and nothing ends; "cut": the answer ends in the middle; "stalled": it stops there, and nothing ends;
+# "short": it is shorter than what was asked for, and says so; "garbage": in its place comes a page of something else.
 FAULTS = ("refused", "reset", "unread", "lost", "silent", "cut", "stalled", "short", "garbage", *STATUSES)
 # More than the sockets take between client and proxy.
-LARGE_BODY = 1 << 20
+LARGE_BODY = 4 << 20
 
 
 class FaultProxy:
     """
-    Serves on `port`, and passes on to the server's port. `share` of all requests fail; each waits for `latency` seconds first.
-    What stalls ends after `stall` seconds, if the client waits so long. With a certificate, and its key in the same file, it speaks TLS.
+    Serves on `port`, and passes on to the server's port. `share` of all requests fail, and at the beginning more, until each fault has
+    come up; each waits for `latency` seconds first.
+    What stalls ends after `stall` seconds, if the client waits so long. With a certificate, and its key in the same file, it speaks
+    TLS.
     """
 
     def __init__(
-        self, server: int, share: float = 0.0, seed: int = 0, latency: float = 0.0, stall: float = 12, certificate: Path | None = None
+        self, server: int, share: float = 0.0, seed: int = 0, latency: float = 0.0, stall: float = 12,
+        certificate: Path | None = None,
     ) -> None:  # fmt: skip
         self.server, self.share, self.latency, self.stall = server, share, latency, stall
         self.random = random.Random(seed)

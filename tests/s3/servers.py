@@ -90,8 +90,8 @@ def free_port() -> int:
 @contextlib.contextmanager
 def ceph(parent: Path) -> Iterator[int]:
     """
-    Ceph: a monitor, a disk in a file, and the gateway of S3; gives the gateway's port. Its directory will be in `parent`, whose path is
-    short, since it is in the names of sockets, and which is not in memory.
+    Ceph: a monitor, a disk in a file, and the gateway of S3; gives the gateway's port. Its directory will be in `parent`, which has a
+    short path, since that is in the names of sockets, and is not in memory.
     """
     with tempfile.TemporaryDirectory(prefix="ceph-", dir=parent) as name, contextlib.ExitStack() as stack:
         directory, fsid, port, mon_port = Path(name), str(uuid.uuid4()), free_port(), free_port()

@@ -20,33 +20,16 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from crashing import CRASHING, EVERY, LONG, NEVER, SEED, arm, passed
 from promises import check_nothing_is_left, files_of, sync_file_system
 from support import (
     DATA, LOG, META, MIB, ROOT, SOCKET, UNDONE_CREATE, Daemon, NotStarted, allow_kernel, convoy, convoy_json, docker, file_digests,
     pool_options, remove_tree, run, shut_down_pool, snapshot_device, thin_check, wipe,
 )
 
-BUILD = Path(os.environ["CONVOY_BUILD_DIR"])
-CRASHING = BUILD / "bin/crashing_daemon"
-LONG = bool(os.environ.get("CONVOY_TEST_LONG"))
-SEED = int(os.environ.get("CONVOY_SEED") or random.randrange(1000))
-EVERY = 1 if LONG else 6  # one of so many points
 RECOVERIES = ("undisturbed", "killed") if LONG else ("undisturbed",)
 
 CATALOG = ROOT / "catalog.db"
-CRASH, PASSED = Path("/run/convoy-crash"), Path("/run/convoy-crash.passed")
-NEVER = 1 << 30
-
-
-def arm(points: int) -> None:
-    PASSED.unlink(missing_ok=True)
-    CRASH.write_text(f"{points}\n")
-
-
-def passed() -> list[str]:
-    """The points that the daemon came by since it was armed; they count no more."""
-    CRASH.unlink(missing_ok=True)
-    return PASSED.read_text().splitlines() if PASSED.exists() else []
 
 
 def write(mountpoint: str, name: str, size: int = MIB) -> None:
@@ -144,7 +127,7 @@ def with_half_dead_pack() -> None:
 
 
 def leases() -> list[Path]:
-    """That count: others are removed with their revocations, when nobody can act on them any more."""
+    """Those that are not revoked. One that is may stay, and is removed with its revocation."""
     found = Store.directory.glob("convoy/volumes/*/leases/*.json")
     return [lease for lease in found if not lease.with_suffix(".revoked").exists()]
 
@@ -277,6 +260,8 @@ class CrashPoints(unittest.TestCase):
         operation.act()
         points = passed()
         after = self.visible(), operation.look()
+        if operation.look is not nothing:
+            self.assertNotEqual(before, after)
         self.check_nothing_is_left()
         self.assertTrue(points, "no crash point stands in its way")
         self.clear_away()

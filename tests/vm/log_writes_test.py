@@ -182,7 +182,7 @@ class LogWrites(Life):
         self.heart.start()
         for _ in range(OPERATIONS):
             self.do(self.next_operation())
-        self.look_beside(wait=True)
+        self.collect_beside(wait=True)
         self.heart.stopping.set()
         self.heart.join()
         self.lived = len(self.journal)

@@ -7,7 +7,7 @@ import os
 import random
 import threading
 import unittest
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from promises import check_file_system, check_nothing_is_left, files_of, looking_into, sync_file_system
@@ -189,7 +189,7 @@ class Life(unittest.TestCase):
 
     def do(self, operation: dict) -> None:
         is_beside = self.backs_up_beside and operation["do"] == "backup"
-        self.look_beside(wait=is_beside)
+        self.collect_beside(wait=is_beside)
         self.write_entry({"begin": operation, "lane": lane_of(operation)})
         if is_beside:
             self.beside = Beside(operation, self.act_and_tell)
@@ -201,8 +201,8 @@ class Life(unittest.TestCase):
         self.write_entry({"end": result, "lane": lane_of(operation)})
         return result
 
-    def look_beside(self, *, wait: bool) -> None:
-        """Whether the operation beside is done."""
+    def collect_beside(self, *, wait: bool) -> None:
+        """What the operation beside has done, if it has ended."""
         if self.beside is None or (self.beside.is_alive() and not wait):
             return
         beside, self.beside = self.beside, None
@@ -238,7 +238,7 @@ class Life(unittest.TestCase):
 
     # --- Checks ---
 
-    def check(self, pending: Iterable[dict] = ()) -> None:
+    def check(self, pending: Sequence[dict] = ()) -> None:
         check_nothing_is_left(self, self.metadata_device, self.other_devices, self.destination)
         found = convoy_json("list")
         backups = json.loads(convoy("backup", "list", self.url)) if (self.destination / "convoy").exists() else {}

@@ -1,4 +1,5 @@
-"""The life of a backup in S3 on another real server, Ceph's radosgw: made, listed, verified, read by others, restored elsewhere, deleted."""
+"""The life of a backup in S3 on another real server, Ceph's radosgw: made, listed, verified, read by others, restored elsewhere,
+deleted."""
 # budget: 900
 # machine: --memory 4G --disk s3=12G --disk data2=4G --disk meta2=64M
 

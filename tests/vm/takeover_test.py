@@ -1,5 +1,6 @@
 """A root and a pool of Rancher Convoy 0.5.2, laid out as it left them, are taken over at the first start."""
 # budget: 1200
+# long budget: 2400
 # machine: --disk data=1G --disk meta=64M --disk root=256M --disk spare=64M
 
 import json
@@ -10,7 +11,7 @@ import subprocess
 import unittest
 from pathlib import Path
 
-from crash_points_test import CRASHING, EVERY, NEVER, SEED, arm, passed
+from crashing import CRASHING, EVERY, NEVER, SEED, arm, passed
 from old_convoy import (
     CREATED, DRIVER_ROOT, POOL_FILE, SECTORS, SIZE, OldConvoy, activate, message, old_files, sectors_of, thin_digest, uuid_of,
 )
@@ -332,19 +333,20 @@ class Takeover(unittest.TestCase):
     def test_a_kill_at_any_moment(self) -> None:
         self.addCleanup(passed)
         arm(NEVER)
-        Daemon(pool=[], program=CRASHING).stop()
+        daemon = Daemon(pool=[], program=CRASHING)
         points = passed()
+        daemon.stop()
         self.assertGreater(len(points), 20)
-        for point in range(1 + SEED % EVERY, len(points) + 1, EVERY):
+        for number, point in enumerate(range(1 + SEED % EVERY, len(points) + 1, EVERY)):
             self.tear_down()
             wipe(DATA, META)
             remove_tree(ROOT)
             self.old = OldConvoy()
             arm(point)
-            with self.assertRaises(NotStarted):
+            with self.assertRaises(NotStarted) as failure:
                 Daemon(pool=[], program=CRASHING)
-            self.assertEqual(len(passed()), point)
-            if point % 3 == 2:
+            self.assertEqual((failure.exception.status, len(passed())), (-signal.SIGKILL, point))
+            if number % 3 == 2:
                 shut_down_pool()
             print(f"CONVOY_SEED={SEED}: killed at {point} of {len(points)}, {points[point - 1]}", flush=True)
             with self.subTest(point=point, after=points[point - 1], left=catalog_state()):
@@ -354,7 +356,7 @@ class Takeover(unittest.TestCase):
 
 def catalog_state() -> str:
     with sqlite3.connect(f"file:{ROOT}/catalog.db?mode=ro", uri=True) as catalog:
-        (state,) = catalog.execute("SELECT state FROM pool").fetchone()
+        (state,) = catalog.execute("SELECT state FROM pool").fetchone() or ("unknown",)
         (devices,) = catalog.execute("SELECT count(*) FROM device").fetchone()
     return f"pool {state}, {devices} volumes and snapshots"
 

@@ -1,5 +1,5 @@
-"""Two daemons that write to one lineage of backups in one destination: either may stand still for an hour, at any moment, and go on.
-The second one's clock is an hour ahead."""
+"""Two daemons that write to one lineage of backups in one destination: either may stand still for an hour, at any moment, and go
+on. The second one's clock is an hour ahead."""
 # budget: 800
 # machine: --memory 2G --disk store=4G --disk data2=4G --disk meta2=64M
 
