@@ -11,7 +11,7 @@ namespace convoy {
 namespace {
 
 TEST(PackSet, HoldsWhatWasPutIntoItInWhateverOrder) {
-  std::mt19937 engine(1);  // NOLINT(*-msc51-cpp): the same in each run
+  std::mt19937 engine(1);  // NOLINT(*-msc32-c,*-msc51-cpp): the same in each run
   const auto random = [&] { return static_cast<std::uint32_t>(engine()); };
   for (int round = 0; round < 200; ++round) {
     const std::vector<Uuid> backups = {Uuid::generate(), Uuid::generate()};
